@@ -1,0 +1,62 @@
+//! Every default, with its reason. `docs/reference/configuration.md` shows them; a test keeps the two the same.
+
+use std::time::Duration;
+
+/// Directory watched for plugins.
+pub(super) const PLUGINS: &str = "plugins";
+/// Private directory: compiled cache, last good generation, join keys.
+pub(super) const STATE: &str = "state";
+/// The admin socket's name inside the state directory, which only the gateway's user can enter.
+pub(super) const ADMIN_SOCKET: &str = "admin.sock";
+
+// Everything is traced until someone decides that it is too much: the first trace must not need tuning.
+pub(super) const SAMPLE: f64 = 1.0;
+
+// Room for a large cookie jar and a Kerberos ticket; HAProxy stops at 15 KiB, nginx at 32 KiB.
+pub(super) const HEAD_BYTES: usize = 32 << 10;
+// Longest target that Windows clients, common CDNs and caches agree on.
+pub(super) const URI_BYTES: usize = 8 << 10;
+// What Envoy and HAProxy allow; browsers send about twenty.
+pub(super) const FIELDS: usize = 100;
+// A handshake is two round trips: five seconds covers a satellite link, and half-open ones must not pile up.
+pub(super) const TLS_HANDSHAKE: Duration = Duration::from_secs(5);
+// A head fits in a few packets; whoever needs longer is slow on purpose.
+pub(super) const REQUEST_HEAD: Duration = Duration::from_secs(10);
+// Between nginx (75 s) and the pause between two clicks; agents that check in less often open a new connection anyway.
+pub(super) const IDLE: Duration = Duration::from_secs(60);
+// A client that sends nothing for this long in the middle of a body has gone.
+pub(super) const BODY_IDLE: Duration = Duration::from_secs(30);
+// A client that takes nothing for this long holds an upstream connection for no use.
+pub(super) const WRITE_IDLE: Duration = Duration::from_secs(30);
+// Tunnels are quiet by nature: remote-control sessions send keep-alives, some only every half hour.
+pub(super) const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
+// Long enough for ordinary answers, shorter than the 90 s after which service managers kill.
+pub(super) const DRAIN: Duration = Duration::from_secs(30);
+
+// A warm call takes microseconds: ten milliseconds is a loop, not work.
+pub(super) const POLICY_CPU: Duration = Duration::from_millis(10);
+// Calls yield to other connections, so the clock runs on while they wait: five times the CPU limit.
+pub(super) const POLICY_WALL: Duration = Duration::from_millis(50);
+// A compiled rule set and its working memory, on every worker, within a small machine.
+pub(super) const POLICY_MEMORY: usize = 64 << 20;
+
+// A connect takes one round trip, and one lost packet another second: later the next server is the better bet.
+pub(super) const CONNECT: Duration = Duration::from_secs(1);
+// Reports of a protected application take tens of seconds; nginx waits as long.
+pub(super) const FIRST_BYTE: Duration = Duration::from_secs(60);
+// Shorter than what servers usually keep, so that they rarely close a connection just as it is reused.
+pub(super) const UPSTREAM_IDLE: Duration = Duration::from_secs(30);
+
+// One retry for the server that failed, one for the next.
+pub(super) const RETRY_ATTEMPTS: u32 = 2;
+// At worst a fifth more load on upstreams that are already failing.
+pub(super) const RETRY_BUDGET: f64 = 0.2;
+
+// With two failures needed, a dead server is known within about four seconds.
+pub(super) const HEALTH_EVERY: Duration = Duration::from_secs(2);
+// A health page that takes longer is not healthy.
+pub(super) const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+// One lost packet is no outage.
+pub(super) const HEALTH_FALL: u32 = 2;
+// Coming back is slower than going, so that a restarting server does not flap.
+pub(super) const HEALTH_RISE: u32 = 3;

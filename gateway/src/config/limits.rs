@@ -1,0 +1,84 @@
+//! `[limits]`: what one client may cost.
+
+use std::time::Duration;
+
+use super::error::Invalid;
+use super::reader::Reader;
+use super::{defaults, values};
+
+/// `[limits]`. Sizes in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Request line and fields together, 8 KiB to 1 MiB. Default 32 KiB.
+    pub head_bytes: usize,
+    /// The request target, 256 bytes to 65,534, never above `head_bytes`. Default 8 KiB.
+    pub uri_bytes: usize,
+    /// Fields of a head, 1 to 1000. Default 100.
+    pub fields: usize,
+    /// Connections at a time, over all listeners. None: derived from the open-file limit when the listeners start.
+    pub connections: Option<usize>,
+    /// From accept to the end of the TLS handshake. Default 5 s.
+    pub tls_handshake: Duration,
+    /// From a request's first byte to the end of its head. Default 10 s.
+    pub request_head: Duration,
+    /// A kept-alive connection without a request. Default 60 s.
+    pub idle: Duration,
+    /// Between two pieces of a request body. Default 30 s.
+    pub body_idle: Duration,
+    /// A client that takes nothing of its answer. Default 30 s.
+    pub write_idle: Duration,
+    /// A WebSocket or other tunnel without traffic in either direction. Default 1 h.
+    pub tunnel_idle: Duration,
+    /// What is left to running requests when the process stops. Default 30 s.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_bytes: defaults::HEAD_BYTES,
+            uri_bytes: defaults::URI_BYTES,
+            fields: defaults::FIELDS,
+            connections: None,
+            tls_handshake: defaults::TLS_HANDSHAKE,
+            request_head: defaults::REQUEST_HEAD,
+            idle: defaults::IDLE,
+            body_idle: defaults::BODY_IDLE,
+            write_idle: defaults::WRITE_IDLE,
+            tunnel_idle: defaults::TUNNEL_IDLE,
+            drain: defaults::DRAIN,
+        }
+    }
+}
+
+// hyper needs a buffer of 8 KiB; above 1 MiB a thousand idle heads would cost a gigabyte.
+const HEAD_RANGE: std::ops::RangeInclusive<u64> = 8 << 10..=1 << 20;
+// The `http` crate holds targets of up to 65,534 bytes.
+const URI_RANGE: std::ops::RangeInclusive<u64> = 256..=65_534;
+
+/// `[limits]`.
+pub(super) fn limits(reader: Option<Reader<'_, '_>>) -> Limits {
+    let default = Limits::default();
+    let Some(mut reader) = reader else { return default };
+    let head_bytes = reader.or("head_bytes", default.head_bytes, values::size(HEAD_RANGE));
+    let uri_bytes = reader.or("uri_bytes", default.uri_bytes, values::size(URI_RANGE));
+    if uri_bytes > head_bytes {
+        let message = format!("more than head_bytes ({uri_bytes} > {head_bytes} bytes)");
+        reader.conflict("uri_bytes", Invalid::new(message).hint("the request target is part of the head"));
+    }
+    let limits = Limits {
+        head_bytes,
+        uri_bytes,
+        fields: reader.or("fields", default.fields, values::count(1..=1000)),
+        connections: reader.optional("connections", values::count(1..=10_000_000)),
+        tls_handshake: reader.or("tls_handshake", default.tls_handshake, values::duration),
+        request_head: reader.or("request_head", default.request_head, values::duration),
+        idle: reader.or("idle", default.idle, values::duration),
+        body_idle: reader.or("body_idle", default.body_idle, values::duration),
+        write_idle: reader.or("write_idle", default.write_idle, values::duration),
+        tunnel_idle: reader.or("tunnel_idle", default.tunnel_idle, values::duration),
+        drain: reader.or("drain", default.drain, values::duration),
+    };
+    reader.finish();
+    limits
+}

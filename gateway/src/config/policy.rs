@@ -1,0 +1,130 @@
+//! `[policy.NAME]`: a configured use of a plugin.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::error::{Invalid, Location};
+use super::reader::Reader;
+use super::{defaults, values};
+
+/// A plugin with its configuration, as sites name it in their chains.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// The name in the section's head.
+    pub name: Arc<str>,
+    /// The plugin's file in the plugin directory, without `.wasm`.
+    pub plugin: String,
+    /// Whether its verdicts count. Default [`Mode::Enforce`].
+    pub mode: Mode,
+    /// What happens to a request whose call failed. Default [`OnError::Deny`].
+    pub on_error: OnError,
+    /// Capabilities beyond the plugin's defaults. Default none.
+    pub grants: Vec<String>,
+    /// The plugin's own settings, always an object; checked against the plugin's schema when it is loaded. Default empty.
+    pub config: Value,
+    /// What one call may cost.
+    pub limits: PolicyLimits,
+    /// Where it is configured.
+    pub at: Location,
+}
+
+/// Whether a policy's verdicts count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They do.
+    Enforce,
+    /// It is called and its decisions are logged, and nothing changes.
+    Observe,
+    /// It is not called.
+    Off,
+}
+
+impl Mode {
+    /// As written in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Observe => "observe",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// What happens to a request when a policy traps, runs out of time or cannot run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// It is refused.
+    Deny,
+    /// It goes on as if the policy were not there: choose it only where that is safe.
+    Allow,
+}
+
+impl OnError {
+    /// As written in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
+    }
+}
+
+/// `[policy.NAME.limits]`: what one call, and one instance, may cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyLimits {
+    /// CPU time of a call, 1 ms to 10 s. Default 10 ms.
+    pub cpu: Duration,
+    /// Wall time of a call, never below `cpu`. Default 50 ms, or `cpu` where that is longer.
+    pub wall: Duration,
+    /// Memory of an instance, 1 MiB to 4 GiB, in bytes. Default 64 MiB.
+    pub memory: usize,
+}
+
+impl Default for PolicyLimits {
+    fn default() -> Self {
+        Self { cpu: defaults::POLICY_CPU, wall: defaults::POLICY_WALL, memory: defaults::POLICY_MEMORY }
+    }
+}
+
+/// One `[policy.NAME]`; none when it names no plugin.
+pub(super) fn policy(name: Arc<str>, mut reader: Reader<'_, '_>) -> Option<Policy> {
+    const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("observe", Mode::Observe), ("off", Mode::Off)];
+    const ON_ERROR: &[(&str, OnError)] = &[("deny", OnError::Deny), ("allow", OnError::Allow)];
+    let plugin = reader.required("plugin", &format!("plugin = \"{name}\" for {name}.wasm"), plugin_name);
+    let mode = reader.or("mode", Mode::Enforce, values::choice(MODES));
+    let on_error = reader.or("on_error", OnError::Deny, values::choice(ON_ERROR));
+    let grants = reader.list("grants", values::name).into_iter().map(|grant| grant.value).collect();
+    let config = reader.optional("config", values::json_object).unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+    let limits = reader.table("limits").map(limits).unwrap_or_default();
+    let at = reader.at();
+    reader.finish();
+    Some(Policy { name, plugin: plugin?, mode, on_error, grants, config, limits, at })
+}
+
+fn plugin_name(value: &toml::de::DeValue<'_>) -> Result<String, Invalid> {
+    let name = values::name(value)?;
+    match name.strip_suffix(".wasm") {
+        Some(stem) => Err(Invalid::new(format!("a plugin is named without its extension ({name:?})")).hint(format!("write {stem:?}"))),
+        None => Ok(name),
+    }
+}
+
+fn limits(mut reader: Reader<'_, '_>) -> PolicyLimits {
+    let default = PolicyLimits::default();
+    let cpu = reader.or("cpu", default.cpu, values::duration);
+    if cpu > Duration::from_secs(10) {
+        reader.conflict("cpu", Invalid::new(format!("must be at most 10s ({cpu:?})")).hint("a call holds up its connection this long"));
+    }
+    let wall = reader.optional("wall", values::duration);
+    if let Some(wall) = wall.filter(|wall| *wall < cpu) {
+        let message = format!("less than the CPU limit ({wall:?} < {cpu:?}), which could never be reached");
+        reader.conflict("wall", Invalid::new(message).hint("raise wall or lower cpu"));
+    }
+    let memory = reader.or("memory", default.memory, values::size(1 << 20..=4 << 30));
+    reader.finish();
+    PolicyLimits { cpu, wall: wall.unwrap_or(default.wall.max(cpu)), memory }
+}

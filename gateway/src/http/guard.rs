@@ -1,0 +1,273 @@
+//! The head guard: rules of HTTP's framing and addressing that hyper leaves to the application. A request that two servers could
+//! read differently goes no further.
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{Method, StatusCode, Version};
+
+use super::authority::Authority;
+
+/// Longest method accepted, in bytes. The longest registered one has 17.
+pub const MAX_METHOD: usize = 32;
+
+/// Sizes the operator may set.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest path and query, in bytes.
+    pub target_bytes: usize,
+    /// Most header fields.
+    pub fields: usize,
+}
+
+/// Why a head was refused. The connection must be closed after the answer: what follows the head cannot be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// No upper-case token, or longer than [`MAX_METHOD`].
+    BadMethod,
+    /// CONNECT, which a gateway does not serve.
+    ConnectRefused,
+    /// A target not in a form that goes with the method, or with a fragment, control or non-ASCII byte.
+    BadTarget,
+    /// Path and query longer than the limit.
+    TargetTooLong,
+    /// More header fields than the limit.
+    TooManyFields,
+    /// No Host on HTTP/1.1, no authority on HTTP/2.
+    MissingHost,
+    /// More than one Host.
+    DuplicateHost,
+    /// A Host that is no host, or no `host:port`.
+    BadHost,
+    /// The request target and Host name different hosts.
+    AuthorityMismatch,
+    /// Transfer-Encoding other than one `chunked`.
+    BadTransferEncoding,
+    /// Transfer-Encoding with a coding before a final `chunked`.
+    UnknownTransferCoding,
+    /// Transfer-Encoding in a version that has none.
+    UnexpectedTransferEncoding,
+    /// Content-Length that is not one canonical decimal number.
+    BadContentLength,
+    /// Transfer-Encoding and Content-Length.
+    AmbiguousLength,
+    /// A GET or HEAD of HTTP/1.0 with a body.
+    UnexpectedBody,
+    /// A field some servers take for a framing field, `Transfer_Encoding` for instance.
+    ShadowedField,
+    /// Expect other than one `100-continue`.
+    BadExpectation,
+}
+
+/// Checks a request head as hyper parsed it, in one pass over the fields, and tells whom the request is for. `tls` says which port an
+/// authority without one means. hyper cuts a fragment off the target before anyone sees it: raw bytes must go through [`check_target`]
+/// where that matters.
+///
+/// # Errors
+/// The first rule broken.
+pub fn check<'a>(parts: &'a Parts, tls: bool, limits: Limits) -> Result<Authority<'a>, Refusal> {
+    check_method(&parts.method)?;
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    if target.len() > limits.target_bytes {
+        return Err(Refusal::TargetTooLong);
+    }
+    check_target(target.as_bytes())?;
+    if parts.headers.len() > limits.fields {
+        return Err(Refusal::TooManyFields);
+    }
+    let mut fields = Fields::default();
+    for (name, value) in &parts.headers {
+        fields.see(name, value)?;
+    }
+    fields.check_framing(&parts.method, parts.version)?;
+    check_form(parts)?;
+    authority(parts, fields.host, tls)
+}
+
+/// Refuses a raw request target that holds a fragment, a space, a control byte or a byte outside ASCII.
+///
+/// # Errors
+/// [`Refusal::BadTarget`].
+pub fn check_target(target: &[u8]) -> Result<(), Refusal> {
+    let plain = target.iter().all(|byte| matches!(byte, b'!'..=b'~') && *byte != b'#');
+    if plain { Ok(()) } else { Err(Refusal::BadTarget) }
+}
+
+impl Refusal {
+    /// The status of the answer.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::ConnectRefused => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::BadExpectation => StatusCode::EXPECTATION_FAILED,
+            Self::UnknownTransferCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::BadMethod
+            | Self::BadTarget
+            | Self::MissingHost
+            | Self::DuplicateHost
+            | Self::BadHost
+            | Self::AuthorityMismatch
+            | Self::BadTransferEncoding
+            | Self::UnexpectedTransferEncoding
+            | Self::BadContentLength
+            | Self::AmbiguousLength
+            | Self::UnexpectedBody
+            | Self::ShadowedField => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// The `reason` of the decision log.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::BadMethod => "bad_method",
+            Self::ConnectRefused => "connect_refused",
+            Self::BadTarget => "bad_target",
+            Self::TargetTooLong => "target_too_long",
+            Self::TooManyFields => "too_many_fields",
+            Self::MissingHost => "missing_host",
+            Self::DuplicateHost => "duplicate_host",
+            Self::BadHost => "bad_host",
+            Self::AuthorityMismatch => "authority_mismatch",
+            Self::BadTransferEncoding => "bad_transfer_encoding",
+            Self::UnknownTransferCoding => "unknown_transfer_coding",
+            Self::UnexpectedTransferEncoding => "unexpected_transfer_encoding",
+            Self::BadContentLength => "bad_content_length",
+            Self::AmbiguousLength => "ambiguous_length",
+            Self::UnexpectedBody => "unexpected_body",
+            Self::ShadowedField => "shadowed_field",
+            Self::BadExpectation => "bad_expectation",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason())
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// The fields that decide where a message ends and whom it is for.
+#[derive(Default)]
+struct Fields<'a> {
+    host: Option<&'a HeaderValue>,
+    transfer_encoding: Option<&'a HeaderValue>,
+    content_length: Option<&'a HeaderValue>,
+    expects: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn see(&mut self, name: &HeaderName, value: &'a HeaderValue) -> Result<(), Refusal> {
+        if *name == HOST {
+            return once(&mut self.host, value, Refusal::DuplicateHost);
+        }
+        if *name == CONTENT_LENGTH {
+            return once(&mut self.content_length, value, Refusal::BadContentLength);
+        }
+        if *name == TRANSFER_ENCODING {
+            return once(&mut self.transfer_encoding, value, Refusal::BadTransferEncoding);
+        }
+        if *name == EXPECT {
+            let known = value.as_bytes().eq_ignore_ascii_case(b"100-continue") && !self.expects;
+            self.expects = true;
+            return if known { Ok(()) } else { Err(Refusal::BadExpectation) };
+        }
+        if shadows_framing(name.as_str().as_bytes()) { Err(Refusal::ShadowedField) } else { Ok(()) }
+    }
+
+    fn check_framing(&self, method: &Method, version: Version) -> Result<(), Refusal> {
+        if let Some(value) = self.transfer_encoding {
+            if version != Version::HTTP_11 {
+                return Err(Refusal::UnexpectedTransferEncoding);
+            }
+            if self.content_length.is_some() {
+                return Err(Refusal::AmbiguousLength);
+            }
+            check_transfer_encoding(value.as_bytes())?;
+        }
+        let Some(length) = self.content_length else { return Ok(()) };
+        let length = canonical_number(length.as_bytes()).ok_or(Refusal::BadContentLength)?;
+        // A server of that version may take the body of a GET for the next request.
+        let bodiless = version < Version::HTTP_11 && matches!(*method, Method::GET | Method::HEAD);
+        if bodiless && length > 0 { Err(Refusal::UnexpectedBody) } else { Ok(()) }
+    }
+}
+
+fn once<'a>(slot: &mut Option<&'a HeaderValue>, value: &'a HeaderValue, repeated: Refusal) -> Result<(), Refusal> {
+    if slot.replace(value).is_some() { Err(repeated) } else { Ok(()) }
+}
+
+/// Whether a server that maps `_` to `-`, or decodes `%`, would take this name for a framing field.
+fn shadows_framing(name: &[u8]) -> bool {
+    if !matches!(name.first(), Some(b't' | b'c')) {
+        return false;
+    }
+    let same = |framing: &[u8]| {
+        name.len() == framing.len() && name.iter().zip(framing).all(|(byte, other)| byte == other || (*byte == b'_' && *other == b'-'))
+    };
+    same(b"transfer-encoding") || same(b"content-length") || name.contains(&b'%')
+}
+
+fn check_transfer_encoding(value: &[u8]) -> Result<(), Refusal> {
+    if value.eq_ignore_ascii_case(b"chunked") {
+        return Ok(());
+    }
+    let mut codings = value.rsplit(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let chunked_last = codings.next().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+    let compression = |coding: &[u8]| {
+        [&b"gzip"[..], b"x-gzip", b"deflate", b"compress", b"x-compress"].iter().any(|known| coding.eq_ignore_ascii_case(known))
+    };
+    if chunked_last && codings.all(compression) { Err(Refusal::UnknownTransferCoding) } else { Err(Refusal::BadTransferEncoding) }
+}
+
+fn canonical_number(digits: &[u8]) -> Option<u64> {
+    let canonical = digits.iter().all(u8::is_ascii_digit) && (digits.first() != Some(&b'0') || digits.len() == 1);
+    if canonical { std::str::from_utf8(digits).ok()?.parse().ok() } else { None }
+}
+
+fn check_method(method: &Method) -> Result<(), Refusal> {
+    if *method == Method::CONNECT {
+        return Err(Refusal::ConnectRefused);
+    }
+    let text = method.as_str();
+    let token = text.len() <= MAX_METHOD
+        && text.starts_with(|c: char| c.is_ascii_uppercase())
+        && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_'));
+    if token { Ok(()) } else { Err(Refusal::BadMethod) }
+}
+
+/// Origin form, absolute form with an http scheme, or the asterisk of OPTIONS.
+fn check_form(parts: &Parts) -> Result<(), Refusal> {
+    let scheme = match parts.uri.scheme_str() {
+        Some(scheme) => scheme == "http" || scheme == "https",
+        // HTTP/1 reads `GET host:80` as an authority.
+        None => parts.uri.authority().is_none() || parts.version >= Version::HTTP_2,
+    };
+    let path = parts.uri.path();
+    let path = path.starts_with('/') || (path == "*" && parts.method == Method::OPTIONS && parts.uri.query().is_none());
+    if scheme && path { Ok(()) } else { Err(Refusal::BadTarget) }
+}
+
+fn authority<'a>(parts: &'a Parts, host: Option<&'a HeaderValue>, tls: bool) -> Result<Authority<'a>, Refusal> {
+    let parse = |text: &'a str| Authority::parse(text, tls).ok_or(Refusal::BadHost);
+    let named = match host {
+        Some(value) => Some(parse(value.to_str().map_err(|_| Refusal::BadHost)?)?),
+        None if parts.version == Version::HTTP_11 => return Err(Refusal::MissingHost),
+        None => None,
+    };
+    let target = parts.uri.authority().map(|authority| parse(authority.as_str())).transpose()?;
+    match (target, named) {
+        (Some(target), Some(named)) if !target.agrees(&named) => Err(Refusal::AuthorityMismatch),
+        (Some(authority), _) | (None, Some(authority)) => Ok(authority),
+        (None, None) if parts.version < Version::HTTP_11 => Ok(Authority::none(tls)),
+        (None, None) => Err(Refusal::MissingHost),
+    }
+}

@@ -1,0 +1,3 @@
+//! scratch
+pub mod conn;
+pub use weir_plugins as plugins;

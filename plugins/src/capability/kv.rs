@@ -1,0 +1,138 @@
+//! Small shared state of one plugin: bounded, with time to live, evicting the oldest.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Keys one plugin may hold.
+const MAX_ENTRIES: usize = 10_000;
+/// Bytes of keys and values one plugin may hold.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of one key and of one value.
+const MAX_KEY: usize = 256;
+const MAX_VALUE: usize = 64 * 1024;
+
+/// The store. A lock is held for a map operation only, never across a call of a guest.
+#[derive(Debug, Default)]
+pub struct Kv {
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    entries: HashMap<String, Entry>,
+    /// Age order: sequence number to key.
+    order: BTreeMap<u64, String>,
+    next: u64,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    value: Vec<u8>,
+    expires: Option<Instant>,
+    sequence: u64,
+}
+
+impl Kv {
+    pub(crate) fn get(&self, key: &str) -> Option<Vec<u8>> {
+        self.with(|table| table.get(key, Instant::now()).map(<[u8]>::to_vec))
+    }
+
+    pub(crate) fn set(&self, key: String, value: Vec<u8>, ttl_ms: u64) {
+        self.with(|table| table.set(key, value, expiry(ttl_ms, Instant::now())));
+    }
+
+    pub(crate) fn delete(&self, key: &str) {
+        self.with(|table| table.remove(key));
+    }
+
+    pub(crate) fn increment(&self, key: String, delta: i64, ttl_ms: u64) -> i64 {
+        self.with(|table| table.increment(key, delta, ttl_ms, Instant::now()))
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
+        change(&mut self.table.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn expiry(ttl_ms: u64, now: Instant) -> Option<Instant> {
+    if ttl_ms == 0 { None } else { now.checked_add(Duration::from_millis(ttl_ms)) }
+}
+
+impl Table {
+    fn get(&mut self, key: &str, now: Instant) -> Option<&[u8]> {
+        if self.entries.get(key)?.expires.is_some_and(|at| at <= now) {
+            self.remove(key);
+        }
+        self.entries.get(key).map(|entry| entry.value.as_slice())
+    }
+
+    fn set(&mut self, key: String, value: Vec<u8>, expires: Option<Instant>) {
+        if key.len() > MAX_KEY || value.len() > MAX_VALUE {
+            return;
+        }
+        self.remove(&key);
+        self.bytes += key.len() + value.len();
+        self.order.insert(self.next, key.clone());
+        self.entries.insert(key, Entry { value, expires, sequence: self.next });
+        self.next += 1;
+        while self.entries.len() > MAX_ENTRIES || self.bytes > MAX_BYTES {
+            let Some((_, oldest)) = self.order.first_key_value() else { return };
+            let oldest = oldest.clone();
+            self.remove(&oldest);
+        }
+    }
+
+    /// Counts in eight bytes, little endian; a value that is no counter starts again at 0. The time to live of the first
+    /// increment stays, so that a steady stream cannot keep a window open.
+    fn increment(&mut self, key: String, delta: i64, ttl_ms: u64, now: Instant) -> i64 {
+        let old = self.get(&key, now).and_then(|value| value.try_into().ok()).map(i64::from_le_bytes);
+        let expires = match (old, self.entries.get(&key)) {
+            (Some(_), Some(entry)) => entry.expires,
+            _ => expiry(ttl_ms, now),
+        };
+        let new = old.unwrap_or(0).saturating_add(delta);
+        self.set(key, new.to_le_bytes().to_vec(), expires);
+        new
+    }
+
+    fn remove(&mut self, key: &str) {
+        if let Some(entry) = self.entries.remove(key) {
+            self.bytes -= key.len() + entry.value.len();
+            self.order.remove(&entry.sequence);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_expire_and_counters_keep_their_window() {
+        let mut table = Table::default();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(table.increment("a".to_owned(), 2, 100, at(0)), 2);
+        assert_eq!(table.increment("a".to_owned(), 3, 100, at(60)), 5);
+        assert_eq!(table.increment("a".to_owned(), 1, 100, at(110)), 1, "the window of the first increment ended");
+        table.set("b".to_owned(), b"x".to_vec(), None);
+        assert_eq!(table.get("b", at(1_000_000)), Some(b"x".as_slice()));
+    }
+
+    #[test]
+    fn the_oldest_goes_first() {
+        let mut table = Table::default();
+        for number in 0..=MAX_ENTRIES {
+            table.set(number.to_string(), b"v".to_vec(), None);
+        }
+        assert_eq!(table.entries.len(), MAX_ENTRIES);
+        assert!(table.get("0", Instant::now()).is_none());
+        assert!(table.get("1", Instant::now()).is_some());
+        table.set("k".repeat(MAX_KEY + 1), Vec::new(), None);
+        assert_eq!(table.entries.len(), MAX_ENTRIES, "a key over the limit is not kept");
+        let bytes: usize = table.entries.iter().map(|(key, entry)| key.len() + entry.value.len()).sum();
+        assert_eq!(bytes, table.bytes);
+    }
+}

@@ -1,0 +1,347 @@
+//! A site's ordered policies: which are asked in which phase, and what their answers amount to.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::call::{self, Slot};
+use crate::contract::bindings::weir::policy::types as wit;
+use crate::contract::cut;
+use crate::decision::{Decision, Mode, OnError, Phase, VerdictKind};
+use crate::error::CallError;
+use crate::exchange::{Exchange, Outcome};
+use crate::generation::Generation;
+use crate::manifest::Phases;
+use crate::pool::{self, Instance};
+
+/// What a chain decided in one phase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Go on.
+    Continue,
+    /// Refused.
+    Deny(Refusal),
+    /// Answered by a policy.
+    Reply(Reply),
+}
+
+/// A refusal by a policy, or by the fail mode of a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which policy.
+    pub policy: Arc<str>,
+    /// 400 to 599, or 0 to close without an answer.
+    pub status: u16,
+    /// The rule, for the log only.
+    pub rule: String,
+    /// Never empty.
+    pub reason: String,
+}
+
+/// An answer by a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Which policy.
+    pub policy: Arc<str>,
+    /// 200 to 599.
+    pub status: u16,
+    /// Checked headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// Never empty.
+    pub reason: String,
+}
+
+/// The verdict of one instance, before fail modes.
+pub(crate) enum Answer {
+    Next,
+    Accept,
+    Deny(wit::Denial),
+    Reply(wit::Reply),
+}
+
+/// A site's ordered policies.
+#[derive(Debug, Default)]
+pub struct Chain {
+    policies: Vec<Arc<Generation>>,
+    phases: Phases,
+    request_window: usize,
+}
+
+/// The status of a request refused because a policy failed.
+const FAILED_STATUS: u16 = 503;
+
+impl Chain {
+    /// A chain of these policies, first to last.
+    #[must_use]
+    pub fn new(policies: Vec<Arc<Generation>>) -> Self {
+        let active = policies.iter().filter(|policy| policy.spec.mode != Mode::Off);
+        let phases = active.fold(Phases::default(), |set, policy| set.with(policy.needs.phases));
+        let request_window = policies.iter().map(|policy| policy.request_window()).max().unwrap_or(0);
+        Self { policies, phases, request_window }
+    }
+
+    /// The policies, first to last.
+    #[must_use]
+    pub fn policies(&self) -> &[Arc<Generation>] {
+        &self.policies
+    }
+
+    /// Whether any policy asked for this phase.
+    #[must_use]
+    pub fn wants(&self, phase: Phase) -> bool {
+        self.phases.has(phase)
+    }
+
+    /// The largest window of the request body that a policy asked for, in bytes.
+    #[must_use]
+    pub const fn request_window(&self) -> usize {
+        self.request_window
+    }
+
+    /// Asks about a connection. The exchange is one of [`Exchange::connection`].
+    pub async fn connection(&self, slot: &mut Option<Box<Exchange>>) -> Verdict {
+        self.forward(slot, Phase::Connection, None).await
+    }
+
+    /// Asks about a request head.
+    pub async fn request(&self, slot: &mut Option<Box<Exchange>>) -> Verdict {
+        self.forward(slot, Phase::Request, None).await
+    }
+
+    /// Asks about the first bytes of a request body; `complete` when that is all of it.
+    pub async fn request_body(&self, slot: &mut Option<Box<Exchange>>, window: &[u8], complete: bool) -> Verdict {
+        self.forward(slot, Phase::RequestBody, Some((window, complete))).await
+    }
+
+    /// Asks about a response head, last policy first.
+    pub async fn response(&self, slot: &mut Option<Box<Exchange>>) -> Verdict {
+        for (index, policy) in self.policies.iter().enumerate().rev() {
+            if policy.wants(Phase::Response)
+                && let Step::Stop(verdict) = ask(policy, index, slot, Phase::Response, None).await
+            {
+                return verdict;
+            }
+        }
+        Verdict::Continue
+    }
+
+    /// Passes a piece of the response body through, last policy first. A policy that fails leaves the piece as it was, unless its
+    /// fail mode is to deny: then the body ends here.
+    ///
+    /// # Errors
+    /// The name of the policy whose failure ends the body.
+    pub async fn response_body(&self, slot: &mut Option<Box<Exchange>>, chunk: Bytes, last: bool) -> Result<Bytes, Arc<str>> {
+        let mut chunk = chunk;
+        for (index, policy) in self.policies.iter().enumerate().rev() {
+            if !policy.wants(Phase::ResponseBody) {
+                continue;
+            }
+            let started = Instant::now();
+            let called = match lease(policy, index).await {
+                Ok(mut lease) => {
+                    let called = call::response_body(policy, &mut lease.instance, slot, &chunk, last).await;
+                    lease.settle(called)
+                }
+                Err(error) => Err(error),
+            };
+            match called {
+                Ok(new) if policy.spec.mode == Mode::Enforce => chunk = new.into(),
+                Ok(_) => {}
+                Err(error) => {
+                    note(policy, slot, Phase::ResponseBody, started, &policy.failed(&error));
+                    if policy.spec.on_error == OnError::Deny && policy.spec.mode == Mode::Enforce {
+                        return Err(Arc::clone(&policy.spec.name));
+                    }
+                }
+            }
+        }
+        Ok(chunk)
+    }
+
+    /// Tells every policy that asked how the exchange ended.
+    pub async fn complete(&self, slot: &mut Option<Box<Exchange>>, outcome: &Outcome) {
+        for (index, policy) in self.policies.iter().enumerate() {
+            if !policy.wants(Phase::Complete) {
+                continue;
+            }
+            let started = Instant::now();
+            let called = match lease(policy, index).await {
+                Ok(mut lease) => {
+                    let called = call::complete(policy, &mut lease.instance, slot, outcome).await;
+                    lease.settle(called)
+                }
+                Err(error) => Err(error),
+            };
+            let noted = called.map_or_else(|error| policy.failed(&error), |()| Noted::plain(VerdictKind::Next));
+            note(policy, slot, Phase::Complete, started, &noted);
+        }
+    }
+
+    async fn forward(&self, slot: &mut Slot, phase: Phase, body: Option<(&[u8], bool)>) -> Verdict {
+        for (index, policy) in self.policies.iter().enumerate() {
+            if !policy.wants(phase) {
+                continue;
+            }
+            match ask(policy, index, slot, phase, body).await {
+                Step::Next => {}
+                Step::Accept => return Verdict::Continue,
+                Step::Stop(verdict) => return verdict,
+            }
+        }
+        Verdict::Continue
+    }
+}
+
+enum Step {
+    Next,
+    Accept,
+    Stop(Verdict),
+}
+
+async fn ask(policy: &Arc<Generation>, index: usize, slot: &mut Slot, phase: Phase, body: Option<(&[u8], bool)>) -> Step {
+    let started = Instant::now();
+    let called = match lease(policy, index).await {
+        Ok(mut lease) => {
+            let called = match body {
+                Some((bytes, complete)) => {
+                    let window = bytes.get(..policy.request_window()).unwrap_or(bytes);
+                    let complete = complete && window.len() == bytes.len();
+                    call::request_body(policy, &mut lease.instance, slot, window, complete).await
+                }
+                None => {
+                    let ticks = call::ticks(policy);
+                    call::verdict(policy, &mut lease.instance, slot, phase, ticks, policy.limits.wall).await
+                }
+            };
+            lease.settle(called)
+        }
+        Err(error) => Err(error),
+    };
+    let noted = match &called {
+        Err(error) => policy.failed(error),
+        Ok(Answer::Next) => Noted::plain(VerdictKind::Next),
+        Ok(Answer::Accept) => Noted::plain(VerdictKind::Accept),
+        Ok(Answer::Deny(denial)) => {
+            Noted { kind: VerdictKind::Deny, rule: cut(denial.rule.clone(), 64), reason: reason(&denial.reason) }
+        }
+        Ok(Answer::Reply(reply)) => Noted { kind: VerdictKind::Reply, rule: String::new(), reason: reason(&reply.reason) },
+    };
+    note(policy, slot, phase, started, &noted);
+    if policy.spec.mode != Mode::Enforce {
+        return Step::Next;
+    }
+    let name = Arc::clone(&policy.spec.name);
+    match called {
+        Ok(Answer::Next) => Step::Next,
+        Ok(Answer::Accept) => Step::Accept,
+        Ok(Answer::Deny(denial)) => {
+            Step::Stop(Verdict::Deny(Refusal { policy: name, status: denial.status, rule: noted.rule, reason: noted.reason }))
+        }
+        Ok(Answer::Reply(reply)) => Step::Stop(Verdict::Reply(Reply {
+            policy: name,
+            status: reply.status,
+            headers: headers(&reply.headers),
+            body: reply.body.into(),
+            reason: noted.reason,
+        })),
+        Err(_) if policy.spec.on_error == OnError::Allow => Step::Next,
+        Err(_) => {
+            let refusal = Refusal { policy: name, status: FAILED_STATUS, rule: String::new(), reason: noted.reason };
+            Step::Stop(Verdict::Deny(refusal))
+        }
+    }
+}
+
+/// An instance on loan from its worker's pool. It goes back after a clean return and is destroyed otherwise, the future of its call
+/// being dropped included.
+struct Lease<'a> {
+    generation: &'a Arc<Generation>,
+    instance: Box<Instance>,
+    running: pool::Running<'a>,
+}
+
+impl Lease<'_> {
+    /// A guest that trapped or overran is in no defined state: its instance ends with the lease.
+    fn settle<T>(self, called: Result<T, CallError>) -> Result<T, CallError> {
+        if called.is_ok() {
+            pool::keep(self.generation, self.instance);
+        }
+        drop(self.running);
+        called
+    }
+}
+
+async fn lease(policy: &Arc<Generation>, index: usize) -> Result<Lease<'_>, CallError> {
+    let (taken, running) = pool::take(policy)?;
+    let mut instance = match taken {
+        Some(instance) => instance,
+        None => policy.instantiate().await.map_err(|error| CallError::Exhausted(error.to_string()))?.0,
+    };
+    instance.store.data_mut().policy_index = u32::try_from(index).unwrap_or(u32::MAX);
+    Ok(Lease { generation: policy, instance, running })
+}
+
+/// What goes into the decision log about one call.
+struct Noted {
+    kind: VerdictKind,
+    rule: String,
+    reason: String,
+}
+
+impl Noted {
+    const fn plain(kind: VerdictKind) -> Self {
+        Self { kind, rule: String::new(), reason: String::new() }
+    }
+}
+
+impl Generation {
+    /// Counts a failed call, and tells the operator.
+    fn failed(&self, error: &CallError) -> Noted {
+        self.stats.failed(error);
+        if self.may_complain() {
+            tracing::warn!(policy = &*self.spec.name, plugin = &*self.plugin.name, "{error}");
+        }
+        Noted { kind: VerdictKind::Error, rule: String::new(), reason: error.reason().to_owned() }
+    }
+}
+
+fn note(policy: &Generation, slot: &mut Slot, phase: Phase, started: Instant, noted: &Noted) {
+    let elapsed = started.elapsed();
+    policy.stats.record(noted.kind, elapsed);
+    let Some(exchange) = slot else { return };
+    exchange.decisions.push(Decision {
+        policy: Arc::clone(&policy.spec.name),
+        digest: Arc::clone(&policy.plugin.digest),
+        phase,
+        verdict: noted.kind,
+        rule: noted.rule.clone(),
+        reason: noted.reason.clone(),
+        mode: policy.spec.mode,
+        started,
+        elapsed,
+    });
+}
+
+/// A refusal without a reason would be a riddle in the log.
+fn reason(text: &str) -> String {
+    if text.is_empty() { "unspecified".to_owned() } else { cut(text.to_owned(), 64) }
+}
+
+/// The headers of a policy's answer that an answer may have.
+fn headers(list: &[wit::Header]) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(list.len());
+    for header in list.iter().take(64) {
+        let name = HeaderName::from_bytes(header.name.as_bytes());
+        let value = HeaderValue::from_bytes(&header.value);
+        if let (Ok(name), Ok(value)) = (name, value)
+            && !crate::contract::is_gateways(&name)
+        {
+            headers.append(name, value);
+        }
+    }
+    headers
+}

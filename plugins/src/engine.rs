@@ -1,0 +1,161 @@
+//! The one engine: what every plugin is compiled for and runs in.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use wasmtime::component::Linker;
+use wasmtime::{Cache, CacheConfig, Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::capability::Shared;
+use crate::capability::geoip::Countries;
+use crate::capability::kv::Kv;
+use crate::capability::metrics::Counters;
+use crate::contract;
+use crate::pool::GuestState;
+
+/// One epoch: the grain of CPU deadlines, and how long a guest runs before it yields to its worker's other connections.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+
+/// The largest memory a policy may be given; a slot of the pool reserves address space, not memory.
+pub(crate) const MAX_MEMORY: usize = 512 * 1024 * 1024;
+
+/// Instances alive at once, all policies, workers and generations together. An instance is 1 slot of each kind.
+const MAX_INSTANCES: u32 = 1_000;
+
+/// How a [`Host`] is built.
+#[derive(Clone, Debug)]
+pub struct HostOptions {
+    /// A private directory for compiled code and database copies; created with mode 0700.
+    pub state: PathBuf,
+    /// Workers: so many instances of every policy are warm before it is published.
+    pub workers: usize,
+}
+
+/// The plugin host: engine, linker and the capability state of every plugin.
+pub struct Host {
+    pub(crate) engine: Engine,
+    pub(crate) linker: Linker<GuestState>,
+    pub(crate) workers: usize,
+    countries: Arc<Countries>,
+    shared: Mutex<HashMap<String, Shared>>,
+    state: PathBuf,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Host").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// Builds the engine and starts its clock.
+    ///
+    /// # Errors
+    /// The private directory cannot be made, or this machine lacks what the engine needs (address space).
+    pub fn new(options: &HostOptions) -> Result<Arc<Self>, String> {
+        let cache = private_directory(&options.state.join("compiled"))?;
+        let engine = Engine::new(&config(&cache)?).map_err(|error| format!("cannot start the WebAssembly engine: {error:#}"))?;
+        let mut linker = Linker::new(&engine);
+        let linked = wasmtime_wasi::p2::add_to_linker_async(&mut linker).and_then(|()| contract::link(&mut linker));
+        linked.map_err(|error| format!("cannot link the policy contract: {error:#}"))?;
+        start_clock(&engine)?;
+        Ok(Arc::new(Self {
+            engine,
+            linker,
+            workers: options.workers.max(1),
+            countries: Arc::default(),
+            shared: Mutex::default(),
+            state: options.state.clone(),
+        }))
+    }
+
+    /// The country database shared by all policies and the gateway.
+    #[must_use]
+    pub fn countries(&self) -> &Arc<Countries> {
+        &self.countries
+    }
+
+    /// The private directory.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// Plugin, name, label and value of every counter that a plugin made.
+    #[must_use]
+    pub fn plugin_counters(&self) -> Vec<(String, String, String, u64)> {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = shared.iter().flat_map(|(plugin, shared)| {
+            let mut rows = shared.counters.snapshot();
+            rows.push(("dropped".to_owned(), "series".to_owned(), shared.counters.dropped()));
+            rows.push(("dropped".to_owned(), "log_lines".to_owned(), shared.counters.cut_log_lines()));
+            rows.into_iter().map(|(name, label, value)| (plugin.clone(), name, label, value))
+        });
+        rows.collect()
+    }
+
+    /// The state of a plugin outlives its generations, so that a hot swap does not reset a counter.
+    pub(crate) fn shared(&self, plugin: &str) -> Shared {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || Shared {
+            countries: Arc::clone(&self.countries),
+            kv: Arc::new(Kv::default()),
+            counters: Arc::new(Counters::default()),
+        };
+        shared.entry(plugin.to_owned()).or_insert_with(make).clone()
+    }
+}
+
+fn config(cache: &Path) -> Result<Config, String> {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(MAX_INSTANCES)
+        .total_core_instances(MAX_INSTANCES * 4) // a component from Rust holds up to four core instances
+        .total_memories(MAX_INSTANCES)
+        .total_tables(MAX_INSTANCES * 2)
+        .total_stacks(MAX_INSTANCES)
+        .max_memory_size(MAX_MEMORY)
+        .max_memories_per_component(1)
+        .max_tables_per_component(4)
+        .max_core_instances_per_component(16)
+        .table_elements(20_000)
+        .max_unused_warm_slots(16);
+    let mut cache_config = CacheConfig::new();
+    cache_config.with_directory(cache);
+    let cache =
+        Cache::new(cache_config).map_err(|error| format!("cannot use {} as compiled cache: {error:#}", cache.display()))?;
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .cache(Some(cache))
+        .epoch_interruption(true)
+        .memory_init_cow(true)
+        .wasm_component_model(true)
+        .concurrency_support(false); // sync exports on fibers: half the cost of a call
+    Ok(config)
+}
+
+/// The epoch clock ends with the engine.
+fn start_clock(engine: &Engine) -> Result<(), String> {
+    let weak = engine.weak();
+    let run = move || {
+        while let Some(engine) = weak.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            std::thread::sleep(TICK);
+        }
+    };
+    std::thread::Builder::new()
+        .name("weir-epoch".to_owned())
+        .spawn(run)
+        .map(drop)
+        .map_err(|error| format!("cannot start a thread: {error}"))
+}
+
+fn private_directory(path: &Path) -> Result<PathBuf, String> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let whole = made.and_then(|()| path.canonicalize());
+    whole.map_err(|error| format!("cannot create {}: {error}", path.display()))
+}

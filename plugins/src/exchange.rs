@@ -1,0 +1,211 @@
+//! What a policy sees of a connection and of an exchange. The gateway owns it; it moves into an instance for the time of one call.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Version, header};
+use weir_path::Quirks;
+
+use crate::decision::{Decision, Finding};
+
+/// What is known of the client's connection.
+#[derive(Clone, Debug)]
+pub struct ConnectionFacts {
+    /// The client after the trust rules.
+    pub client_ip: IpAddr,
+    /// The socket's peer.
+    pub peer_ip: IpAddr,
+    /// The listener's address as configured.
+    pub listener: Arc<str>,
+    /// TLS server name, lower case.
+    pub server_name: Option<Arc<str>>,
+    /// `1.2`, `1.3`.
+    pub tls_version: Option<&'static str>,
+    /// JA4 fingerprint.
+    pub ja4: Option<Arc<str>>,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The status the client saw.
+    pub status: u16,
+    /// `upstream`, `gateway`, or a policy.
+    pub decided_by: String,
+    /// Bytes of the request body.
+    pub bytes_in: u64,
+    /// Bytes of the response body.
+    pub bytes_out: u64,
+    /// Microseconds.
+    pub duration_us: u64,
+}
+
+/// One exchange as policies see and edit it.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The connection.
+    pub connection: ConnectionFacts,
+    /// The site's name.
+    pub site: Arc<str>,
+    /// The request id.
+    pub id: u128,
+    /// The method as sent.
+    pub method: Method,
+    /// The protocol as spoken.
+    pub version: Version,
+    /// Path and query as received; an edit replaces it.
+    pub target: String,
+    /// Host and optional port, lower case; an edit replaces it.
+    pub authority: String,
+    /// Request headers.
+    pub headers: HeaderMap,
+    /// The response head, once there is one.
+    pub response: Option<ResponseHead>,
+    /// Facts published by policies.
+    pub tags: Vec<(String, String)>,
+    /// Rules that matched.
+    pub findings: Vec<Finding>,
+    /// Every call so far.
+    pub decisions: Vec<Decision>,
+    /// Whether a policy replaced the target or the authority.
+    pub rewritten: Rewritten,
+    pub(crate) normalised: Option<(String, Quirks)>,
+    pub(crate) states: Vec<(u32, Vec<u8>)>,
+    pub(crate) log_bytes_left: usize,
+    pub(crate) dropped: u32,
+}
+
+/// Which parts of the request line a policy replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rewritten {
+    /// Path and query.
+    pub target: bool,
+    /// Host.
+    pub authority: bool,
+}
+
+/// A response head as policies see and edit it.
+#[derive(Debug)]
+pub struct ResponseHead {
+    /// The status code.
+    pub status: u16,
+    /// Response headers.
+    pub headers: HeaderMap,
+}
+
+/// Log bytes one exchange may write, all policies together.
+const LOG_BYTES: usize = 8 * 1024;
+/// Tags one exchange may carry.
+pub(crate) const MAX_TAGS: usize = 32;
+/// Findings one exchange may carry.
+pub(crate) const MAX_FINDINGS: usize = 64;
+
+impl Exchange {
+    /// A new exchange.
+    #[must_use]
+    pub fn new(
+        connection: ConnectionFacts,
+        site: Arc<str>,
+        id: u128,
+        head: (Method, Version, String, String),
+        headers: HeaderMap,
+    ) -> Self {
+        let (method, version, target, authority) = head;
+        Self {
+            connection,
+            site,
+            id,
+            method,
+            version,
+            target,
+            authority,
+            headers,
+            response: None,
+            tags: Vec::new(),
+            findings: Vec::new(),
+            decisions: Vec::new(),
+            rewritten: Rewritten::default(),
+            normalised: None,
+            states: Vec::new(),
+            log_bytes_left: LOG_BYTES,
+            dropped: 0,
+        }
+    }
+
+    /// An exchange that is a connection only: what the connection phase sees.
+    #[must_use]
+    pub fn connection(connection: ConnectionFacts, site: Arc<str>) -> Self {
+        Self::new(connection, site, 0, (Method::GET, Version::HTTP_11, String::new(), String::new()), HeaderMap::new())
+    }
+
+    /// The last value of a tag.
+    #[must_use]
+    pub fn tag(&self, key: &str) -> Option<&str> {
+        self.tags.iter().rev().find(|(own, _)| own == key).map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn set_tag(&mut self, key: &str, value: &str) {
+        let value: String = value.chars().take(256).collect();
+        if let Some(tag) = self.tags.iter_mut().find(|(own, _)| own == key) {
+            tag.1 = value;
+        } else if self.tags.len() < MAX_TAGS && key.len() <= 64 {
+            self.tags.push((key.to_owned(), value));
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    pub(crate) fn path(&mut self) -> &(String, Quirks) {
+        let target = &self.target;
+        self.normalised.get_or_insert_with(|| {
+            let raw = target.split('?').next().unwrap_or_default();
+            let path = weir_path::normalise(raw.as_bytes());
+            (path.text.into_owned(), path.quirks)
+        })
+    }
+
+    pub(crate) fn query(&self) -> Option<&str> {
+        self.target.split_once('?').map(|(_, query)| query)
+    }
+
+    pub(crate) fn body_length(&self) -> Option<u64> {
+        content_length(&self.headers)
+    }
+
+    pub(crate) fn head(&self) -> Vec<u8> {
+        let mut head = Vec::with_capacity(self.target.len() + 512);
+        head.extend_from_slice(self.method.as_str().as_bytes());
+        head.push(b' ');
+        head.extend_from_slice(self.target.as_bytes());
+        head.push(b'\n');
+        write_headers(&mut head, &self.headers);
+        head
+    }
+}
+
+impl ResponseHead {
+    pub(crate) fn body_length(&self) -> Option<u64> {
+        content_length(&self.headers)
+    }
+
+    pub(crate) fn head(&self) -> Vec<u8> {
+        let mut head = Vec::with_capacity(512);
+        head.extend_from_slice(self.status.to_string().as_bytes());
+        head.push(b'\n');
+        write_headers(&mut head, &self.headers);
+        head
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn write_headers(head: &mut Vec<u8>, headers: &HeaderMap) {
+    for (name, value) in headers {
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.push(b'\n');
+    }
+}

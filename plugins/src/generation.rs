@@ -1,0 +1,248 @@
+//! A generation: one plugin, configured for one policy, proven and warm.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, Method, Version};
+
+use crate::capability::{DEFAULT_GRANTS, Shared};
+use crate::decision::{Mode, OnError, Phase};
+use crate::engine::{Host, MAX_MEMORY};
+use crate::error::{CallError, LoadError};
+use crate::exchange::{ConnectionFacts, Exchange};
+use crate::load::{LOAD_TICKS, LOAD_WALL, Plugin, trap, wall};
+use crate::manifest::Needs;
+use crate::pool::{Instance, store};
+use crate::stats::{Stats, StatsSnapshot};
+
+/// Memory of one instance.
+pub(crate) const DEFAULT_MEMORY: usize = 64 * 1024 * 1024;
+/// CPU time of one call: a phase of the bundled policies takes microseconds.
+pub(crate) const DEFAULT_CPU: Duration = Duration::from_millis(10);
+/// Wall time of one call, waiting for the worker included.
+pub(crate) const DEFAULT_WALL: Duration = Duration::from_millis(50);
+/// Calls of one policy that may run at once on one worker.
+pub(crate) const DEFAULT_INSTANCES: usize = 64;
+
+/// A configured use of a plugin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicySpec {
+    /// The policy's name.
+    pub name: Arc<str>,
+    /// The plugin's name: its file without `.wasm`.
+    pub plugin: String,
+    /// How it takes part.
+    pub mode: Mode,
+    /// What happens when a call fails.
+    pub on_error: OnError,
+    /// Capabilities beyond the defaults.
+    pub grants: Vec<String>,
+    /// The plugin's own configuration.
+    pub config: serde_json::Value,
+    /// Limits.
+    pub limits: PolicyLimits,
+}
+
+/// What one policy may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PolicyLimits {
+    /// CPU time of one call, in whole milliseconds.
+    pub cpu: Duration,
+    /// Wall time of one call.
+    pub wall: Duration,
+    /// Bytes of memory of one instance.
+    pub memory: usize,
+    /// Calls that may run at once on one worker.
+    pub instances: usize,
+}
+
+impl Default for PolicyLimits {
+    fn default() -> Self {
+        Self { cpu: DEFAULT_CPU, wall: DEFAULT_WALL, memory: DEFAULT_MEMORY, instances: DEFAULT_INSTANCES }
+    }
+}
+
+/// A plugin configured for one policy. Dropped with its last request.
+pub struct Generation {
+    pub(crate) id: u64,
+    /// What it was made from.
+    pub spec: PolicySpec,
+    /// The plugin.
+    pub plugin: Arc<Plugin>,
+    /// When it was made.
+    pub since: SystemTime,
+    pub(crate) limits: PolicyLimits,
+    pub(crate) needs: Needs,
+    pub(crate) stats: Stats,
+    pub(crate) config_json: String,
+    pub(crate) shared: Shared,
+    engine: wasmtime::Engine,
+    warm: Mutex<Vec<Box<Instance>>>,
+    /// Seconds since `since` of the last complaint, plus one.
+    complained: AtomicU64,
+}
+
+impl std::fmt::Debug for Generation {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let digest = &self.plugin.digest;
+        formatter.debug_struct("Generation").field("policy", &self.spec.name).field("digest", digest).finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// Configures a plugin for a policy, proves it with one synthetic request, and warms one instance per worker.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration or the plugin, and the remedy.
+    pub async fn prepare(&self, spec: &PolicySpec, plugin: &Arc<Plugin>) -> Result<Arc<Generation>, LoadError> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        self.check_grants(spec, plugin)?;
+        check_limits(&spec.limits)?;
+        check_schema(plugin, &spec.config)?;
+        let mut generation = Generation {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            spec: spec.clone(),
+            plugin: Arc::clone(plugin),
+            since: SystemTime::now(),
+            limits: spec.limits,
+            needs: Needs { phases: plugin.manifest.phases, request_body: plugin.manifest.request_body },
+            stats: Stats::default(),
+            config_json: spec.config.to_string(),
+            shared: self.shared(&plugin.name),
+            engine: self.engine.clone(),
+            warm: Mutex::default(),
+            complained: AtomicU64::new(0),
+        };
+        let (mut first, answer) = generation.instantiate().await?;
+        generation.needs = Needs::parse(&answer, &plugin.manifest)?;
+        generation.prove(&mut first).await?;
+        // The proven instance has seen a synthetic exchange; traffic starts on fresh ones.
+        drop(first);
+        for _ in 0..self.workers {
+            let (instance, _) = generation.instantiate().await?;
+            generation.warm.get_mut().unwrap_or_else(PoisonError::into_inner).push(instance);
+        }
+        Ok(Arc::new(generation))
+    }
+
+    fn check_grants(&self, spec: &PolicySpec, plugin: &Plugin) -> Result<(), LoadError> {
+        for import in &plugin.imports {
+            if !DEFAULT_GRANTS.contains(&import.as_str()) && !spec.grants.contains(import) {
+                return Err(LoadError::NotGranted(import.clone()));
+            }
+            if import == "geoip" && !self.countries().is_loaded() {
+                return Err(LoadError::NoCountryDatabase);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Generation {
+    /// Identifies what a generation is made from: equal keys need no new generation.
+    #[must_use]
+    pub fn key(spec: &PolicySpec, plugin: &Plugin) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&spec.name, &plugin.name, &plugin.digest, spec.mode, spec.on_error, &spec.grants, spec.limits).hash(&mut hasher);
+        spec.config.to_string().hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// The key of this generation.
+    #[must_use]
+    pub fn own_key(&self) -> u64 {
+        Self::key(&self.spec, &self.plugin)
+    }
+
+    /// Its counters.
+    #[must_use]
+    pub fn stats(&self) -> StatsSnapshot {
+        self.stats.snapshot()
+    }
+
+    /// The window of the request body it wants to see, in bytes; 0 when it does not ask for the body.
+    #[must_use]
+    pub fn request_window(&self) -> usize {
+        if self.wants(Phase::RequestBody) { self.needs.request_body } else { 0 }
+    }
+
+    pub(crate) fn wants(&self, phase: Phase) -> bool {
+        self.spec.mode != Mode::Off && self.needs.phases.has(phase)
+    }
+
+    /// At most one complaint a second reaches the operator's log.
+    pub(crate) fn may_complain(&self) -> bool {
+        let second = self.since.elapsed().map_or(0, |age| age.as_secs()) + 1;
+        self.complained.swap(second, Ordering::Relaxed) != second
+    }
+
+    pub(crate) fn take_warm(&self) -> Option<Box<Instance>> {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    /// A fresh, configured instance, and the answer of `configure`.
+    pub(crate) async fn instantiate(&self) -> Result<(Box<Instance>, String), LoadError> {
+        let mut store = store(&self.engine, &self.spec.name, self.spec.mode, self.limits.memory, self.shared.clone());
+        store.data_mut().ticks_left = LOAD_TICKS;
+        store.set_epoch_deadline(1);
+        let call = async {
+            let policy = self.plugin.pre.instantiate_async(&mut store).await?;
+            let answer = policy.weir_policy_handler().call_configure(&mut store, &self.config_json).await?;
+            Ok::<_, wasmtime::Error>((policy, answer))
+        };
+        let failed = |error: CallError| LoadError::Call { phase: "configure", error };
+        let called = tokio::time::timeout(LOAD_WALL, call).await;
+        match called {
+            Ok(Ok((policy, Ok(answer)))) => Ok((Box::new(Instance { store, policy }), answer)),
+            Ok(Ok((_, Err(message)))) => Err(LoadError::Configure(message)),
+            Ok(Err(error)) => Err(failed(trap(&error, store.data()))),
+            Err(_) => Err(failed(wall(LOAD_WALL))),
+        }
+    }
+
+    /// One synthetic request through every phase it asks for: a plugin that traps on an ordinary GET never goes live.
+    async fn prove(&self, instance: &mut Instance) -> Result<(), LoadError> {
+        let local = std::net::IpAddr::from([127, 0, 0, 1]);
+        let facts = ConnectionFacts {
+            client_ip: local,
+            peer_ip: local,
+            listener: "self-test".into(),
+            server_name: None,
+            tls_version: None,
+            ja4: None,
+        };
+        let head = (Method::GET, Version::HTTP_11, "/".to_owned(), "self-test.invalid".to_owned());
+        let mut slot = Some(Box::new(Exchange::new(facts, "self-test".into(), 0, head, HeaderMap::new())));
+        for phase in [Phase::Connection, Phase::Request] {
+            if self.needs.phases.has(phase) {
+                let called = crate::call::verdict(self, instance, &mut slot, phase, LOAD_TICKS, LOAD_WALL).await;
+                called.map_err(|error| LoadError::Call { phase: "self-test", error })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_limits(limits: &PolicyLimits) -> Result<(), LoadError> {
+    if limits.memory > MAX_MEMORY {
+        return Err(LoadError::Limit { key: "memory", message: format!("at most {} MiB", MAX_MEMORY >> 20) });
+    }
+    if limits.cpu < Duration::from_millis(1) {
+        return Err(LoadError::Limit { key: "cpu", message: "at least 1ms, the grain of the clock".to_owned() });
+    }
+    Ok(())
+}
+
+fn check_schema(plugin: &Plugin, config: &serde_json::Value) -> Result<(), LoadError> {
+    let Some(schema) = &plugin.manifest.schema else { return Ok(()) };
+    let validator = jsonschema::validator_for(schema).map_err(|error| LoadError::Describe(format!("schema: {error}")))?;
+    match validator.iter_errors(config).next() {
+        Some(error) => {
+            let place = error.instance_path().to_string().replace('/', ".");
+            Err(LoadError::Schema { place, message: error.to_string() })
+        }
+        None => Ok(()),
+    }
+}

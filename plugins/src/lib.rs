@@ -1,0 +1,37 @@
+//! The plugin host of Weir: the only crate that knows wasmtime.
+//!
+//! A *plugin* is a compiled `.wasm` component that speaks `weir:policy` (`sdk/wit`). A *policy* is a configured use of a plugin.
+//! A [`Generation`] is one loaded policy: module digest, configuration, grants and limits. A [`Chain`] is a site's ordered policies.
+//!
+//! In reading order: a file settles in the watched [`directory`], is inspected and compiled ([`load`]), configured and proven
+//! ([`generation`]), and published by the gateway as part of a [`Chain`]; a request's phases run through [`chain`] and [`call`] on
+//! instances of the worker's [`pool`], which see the exchange through [`contract`] and the [`capability`] modules.
+//!
+//! What a plugin may do: read the exchange it is called for, answer with a verdict, edit what the contract lets it edit, and use the
+//! capabilities it was granted. It sees no file, no socket, no environment and no other exchange.
+
+mod call;
+pub mod capability;
+mod chain;
+mod contract;
+mod decision;
+pub mod directory;
+mod engine;
+mod error;
+mod exchange;
+mod generation;
+mod inspect;
+mod load;
+mod manifest;
+mod pool;
+mod stats;
+
+pub use chain::{Chain, Refusal, Reply, Verdict};
+pub use decision::{Decision, Finding, Mode, OnError, Phase, VerdictKind};
+pub use engine::{Host, HostOptions};
+pub use error::{CallError, LoadError};
+pub use exchange::{ConnectionFacts, Exchange, Outcome};
+pub use generation::{Generation, PolicyLimits, PolicySpec};
+pub use load::Plugin;
+pub use pool::sweep;
+pub use stats::StatsSnapshot;

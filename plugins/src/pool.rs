@@ -1,0 +1,156 @@
+//! Instances: one store each, owned by the worker that runs them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use wasmtime::component::ResourceTable;
+use wasmtime::{Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::capability::Shared;
+use crate::capability::log::BYTES_OUTSIDE_EXCHANGE;
+use crate::contract::bindings::Policy;
+use crate::decision::Mode;
+use crate::error::CallError;
+use crate::exchange::Exchange;
+use crate::generation::Generation;
+
+/// Idle instances a worker keeps per generation; more are destroyed on return.
+const MAX_IDLE: usize = 16;
+
+/// What an instance can reach through its imports.
+pub(crate) struct GuestState {
+    pub(crate) exchange: Option<Box<Exchange>>,
+    pub(crate) policy: Arc<str>,
+    /// Position in the chain, which keys the policy's state in an exchange.
+    pub(crate) policy_index: u32,
+    pub(crate) mode: Mode,
+    /// In the complete phase nothing can be edited any more.
+    pub(crate) ended: bool,
+    pub(crate) shared: Shared,
+    pub(crate) log_bytes_left: usize,
+    /// The last error the guest logged: its panic message, when it panicked.
+    pub(crate) last_error: Option<String>,
+    /// Epochs left before the CPU deadline.
+    pub(crate) ticks_left: u64,
+    pub(crate) out_of_time: bool,
+    limits: StoreLimits,
+    wasi: WasiCtx,
+    table: ResourceTable,
+}
+
+impl WasiView for GuestState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// A configured instance.
+pub(crate) struct Instance {
+    pub(crate) store: Store<GuestState>,
+    pub(crate) policy: Policy,
+}
+
+/// A new store with all limits set.
+pub(crate) fn store(
+    engine: &wasmtime::Engine,
+    policy: &Arc<str>,
+    mode: Mode,
+    memory: usize,
+    shared: Shared,
+) -> Store<GuestState> {
+    let limits = StoreLimitsBuilder::new().memory_size(memory).instances(16).memories(1).tables(4).table_elements(20_000).build();
+    // An empty context: no arguments, no environment, no directory, no network; output goes nowhere.
+    let wasi = WasiCtx::builder().build();
+    let state = GuestState {
+        exchange: None,
+        policy: Arc::clone(policy),
+        policy_index: 0,
+        mode,
+        ended: false,
+        shared,
+        log_bytes_left: BYTES_OUTSIDE_EXCHANGE,
+        last_error: None,
+        ticks_left: 0,
+        out_of_time: false,
+        limits,
+        wasi,
+        table: ResourceTable::new(),
+    };
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.limits);
+    store.epoch_deadline_callback(|mut context| {
+        let state = context.data_mut();
+        state.ticks_left = state.ticks_left.saturating_sub(1);
+        if state.ticks_left == 0 {
+            state.out_of_time = true;
+            return Ok(UpdateDeadline::Interrupt);
+        }
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+    });
+    store
+}
+
+struct Pool {
+    generation: Weak<Generation>,
+    idle: Vec<Box<Instance>>,
+    running: usize,
+}
+
+thread_local! {
+    static POOLS: RefCell<HashMap<u64, Pool>> = RefCell::default();
+}
+
+/// A running call of a generation on this worker, counted until it is dropped.
+pub(crate) struct Running<'a>(&'a Generation);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        // The thread may be ending; then there is nothing to count.
+        drop(POOLS.try_with(|pools| {
+            if let Some(pool) = pools.borrow_mut().get_mut(&self.0.id) {
+                pool.running = pool.running.saturating_sub(1);
+            }
+        }));
+    }
+}
+
+/// Takes an instance: one of this worker's, else one warmed for all workers, else none.
+///
+/// # Errors
+/// More calls of this generation run on this worker than its limit allows.
+pub(crate) fn take(generation: &Arc<Generation>) -> Result<(Option<Box<Instance>>, Running<'_>), CallError> {
+    POOLS.with_borrow_mut(|pools| {
+        let pool = match pools.get_mut(&generation.id) {
+            Some(pool) => pool,
+            None => {
+                pools.retain(|_, pool| pool.generation.strong_count() > 0);
+                let new = Pool { generation: Arc::downgrade(generation), idle: Vec::new(), running: 0 };
+                pools.entry(generation.id).or_insert(new)
+            }
+        };
+        if pool.running >= generation.limits.instances {
+            return Err(CallError::Exhausted(format!("{} calls run at once on this worker", pool.running)));
+        }
+        pool.running += 1;
+        let instance = pool.idle.pop().or_else(|| generation.take_warm());
+        Ok((instance, Running(generation)))
+    })
+}
+
+/// Keeps an instance after a call that returned cleanly.
+pub(crate) fn keep(generation: &Generation, instance: Box<Instance>) {
+    POOLS.with_borrow_mut(|pools| {
+        if let Some(pool) = pools.get_mut(&generation.id)
+            && pool.idle.len() < MAX_IDLE
+        {
+            pool.idle.push(instance);
+        }
+    });
+}
+
+/// Destroys this thread's instances of generations that nobody uses any more. Call it now and then on every worker.
+pub fn sweep() {
+    POOLS.with_borrow_mut(|pools| pools.retain(|_, pool| pool.generation.strong_count() > 0));
+}

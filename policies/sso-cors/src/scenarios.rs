@@ -1,0 +1,1 @@
+//! Whole exchanges through the policy, as the gateway would drive it.

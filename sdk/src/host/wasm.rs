@@ -1,0 +1,18 @@
+//! The gateway, through the generated bindings of the contract.
+
+/// Generated from `wit/policy.wit`.
+#[allow(missing_docs, clippy::all, clippy::pedantic, unused_qualifications, unreachable_pub)]
+pub mod bindings {
+    wit_bindgen::generate!({
+        path: "wit",
+        world: "policy",
+        pub_export_macro: true,
+        export_macro_name: "export_policy",
+        default_bindings_module: "weir_sdk::__private::bindings",
+        generate_all,
+    });
+}
+
+pub(crate) use bindings::weir::policy::types::{Connection, Header, IpAddress, Request, Response};
+pub use bindings::weir::policy::types::{EditError, Finding, Outcome};
+pub(crate) use bindings::weir::policy::{geoip, kv, log, metrics};
