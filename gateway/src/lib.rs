@@ -1,3 +1,23 @@
-//! scratch
+//! Weir: a programmable edge gateway.
+//!
+//! The path of one request is the reading order: [`listen`] accepts a connection and brings it to HTTP, [`tls`] handshakes,
+//! [`pipeline`] lists the steps of an exchange, [`http`] guards and edits heads and carries bodies, [`route`] finds the site,
+//! [`upstream`] picks servers and fails over, [`finish`] ends the exchange with exactly one record, which [`observe`] turns into a log
+//! line, metrics and spans. Around it: [`config`] reads `weir.toml`, [`runtime`] builds snapshots and runs the threads, [`admin`] is
+//! the operator's API, [`cli`] the command line, [`demo`] a gateway to try.
+
+pub mod admin;
+pub mod cli;
+pub mod config;
 pub mod conn;
-pub use weir_plugins as plugins;
+pub mod demo;
+pub mod failure;
+pub mod finish;
+pub mod http;
+pub mod listen;
+pub mod observe;
+pub mod pipeline;
+pub mod route;
+pub mod runtime;
+pub mod tls;
+pub mod upstream;

@@ -64,7 +64,7 @@ impl Plugin {
 
 /// SHA-256 in lower-case hex.
 #[must_use]
-pub(crate) fn digest(bytes: &[u8]) -> String {
+pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -107,12 +107,13 @@ pub(crate) struct Running<'a>(&'a Generation);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        // The thread may be ending; then there is nothing to count.
-        drop(POOLS.try_with(|pools| {
+        let counted = POOLS.try_with(|pools| {
             if let Some(pool) = pools.borrow_mut().get_mut(&self.0.id) {
                 pool.running = pool.running.saturating_sub(1);
             }
-        }));
+        });
+        // Only a thread that is ending has no pools, and then there is nothing to count.
+        counted.unwrap_or_default();
     }
 }
 

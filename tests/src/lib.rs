@@ -1,1 +1,30 @@
+//! The harness of the end-to-end scenarios: the real binary on ports that the system chooses, scripted upstreams, and clients that send
+//! exact bytes. Everything belongs to one test; every wait has a deadline; processes end by their own id.
+//!
+//! | to | see |
+//! |---|---|
+//! | run the gateway | [`Gateway`], [`Setup`] |
+//! | stand behind it | [`Upstream`] |
+//! | talk to it | [`Request`], [`Connection`], [`tool`] |
+//! | make its files | [`tls`], [`geo`], [`wasm`], [`Scratch`] |
+//! | wait | [`eventually`] |
 
+pub mod client;
+pub mod gateway;
+pub mod geo;
+pub mod load;
+mod scratch;
+pub mod setup;
+pub mod tls;
+pub mod tool;
+pub mod upstream;
+mod wait;
+pub mod wasm;
+pub mod wire;
+
+pub use client::{Answer, Connection, Request};
+pub use gateway::Gateway;
+pub use scratch::Scratch;
+pub use setup::{Checked, Setup};
+pub use upstream::{Gate, Received, Reply, Upstream};
+pub use wait::{LONG, eventually};

@@ -114,7 +114,9 @@ pub(super) fn url(value: &DeValue<'_>) -> Parsed<Url> {
     let (host, port) = host_and_port(authority).ok_or_else(|| not_a_url(text))?;
     let port = match port {
         None => scheme.default_port(),
-        Some(digits) => port_number(digits).ok_or_else(|| Invalid::new(format!("port must be from 1 to 65535 ({})", quoted(text))))?,
+        Some(digits) => {
+            port_number(digits).ok_or_else(|| Invalid::new(format!("port must be from 1 to 65535 ({})", quoted(text))))?
+        }
     };
     let host = match host {
         Host::V6(address) => address.to_string(),
@@ -126,7 +128,8 @@ pub(super) fn url(value: &DeValue<'_>) -> Parsed<Url> {
 fn not_a_url(text: &str) -> Invalid {
     // Without a scheme there may still be credentials in front of an `@`.
     let shown = text.rsplit_once('@').map_or(text, |(_, rest)| rest);
-    Invalid::new(format!("not a URL ({})", quoted(shown))).hint("write \"https://HOST\", \"http://HOST:PORT\" or \"https://[IPV6]\"")
+    Invalid::new(format!("not a URL ({})", quoted(shown)))
+        .hint("write \"https://HOST\", \"http://HOST:PORT\" or \"https://[IPV6]\"")
 }
 
 enum Host<'t> {
@@ -169,7 +172,9 @@ pub(super) fn host_pattern(value: &DeValue<'_>) -> Parsed<HostPattern> {
     if text == "*" {
         return Ok(HostPattern::Any);
     }
-    if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).and_then(|inner| inner.parse::<Ipv6Addr>().ok()) {
+    if let Some(address) =
+        text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).and_then(|inner| inner.parse::<Ipv6Addr>().ok())
+    {
         return Ok(HostPattern::Exact(format!("[{address}]")));
     }
     let (wildcard, name) = text.strip_prefix("*.").map_or((false, text), |suffix| (true, suffix));
@@ -178,7 +183,9 @@ pub(super) fn host_pattern(value: &DeValue<'_>) -> Parsed<HostPattern> {
         return Ok(HostPattern::Exact(name));
     }
     if name.parse::<Ipv4Addr>().is_ok() {
-        return Err(Invalid::new(format!("an address has no names below it ({})", shown(value))).hint("write a host name after `*.`"));
+        return Err(
+            Invalid::new(format!("an address has no names below it ({})", shown(value))).hint("write a host name after `*.`")
+        );
     }
     Ok(HostPattern::Wildcard(name))
 }

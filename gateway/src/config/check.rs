@@ -26,8 +26,9 @@ pub(super) fn together(main: &Main, draft: &Draft, mistakes: &Mistakes) {
         has_what_it_needs(listener, main, draft, mistakes);
     }
     names_and_hosts_differ(&draft.sites, mistakes);
+    let mut hints = 0;
     for site in &draft.sites {
-        names_exist(site, draft, mistakes);
+        names_exist(site, draft, &mut hints, mistakes);
     }
 }
 
@@ -82,13 +83,13 @@ fn names_and_hosts_differ(sites: &[SiteDraft], mistakes: &Mistakes) {
     }
 }
 
-fn names_exist(site: &SiteDraft, draft: &Draft, mistakes: &Mistakes) {
+fn names_exist(site: &SiteDraft, draft: &Draft, hints: &mut usize, mistakes: &Mistakes) {
     if !draft.incomplete {
-        for upstream in &site.upstream {
-            exists(upstream, "upstream", "site.upstream", &draft.upstreams, mistakes);
+        if let Some(upstream) = &site.upstream {
+            exists(upstream, "upstream", "site.upstream", &draft.upstreams, hints, mistakes);
         }
         for policy in &site.chain {
-            exists(policy, "policy", "site.chain", &draft.policies, mistakes);
+            exists(policy, "policy", "site.chain", &draft.policies, hints, mistakes);
         }
     }
     for (index, policy) in site.chain.iter().enumerate() {
@@ -99,12 +100,27 @@ fn names_exist(site: &SiteDraft, draft: &Draft, mistakes: &Mistakes) {
     }
 }
 
-fn exists<T>(name: &Located<Arc<str>>, kind: &str, key: &str, declared: &BTreeMap<Arc<str>, Declared<T>>, mistakes: &Mistakes) {
-    if !declared.contains_key(&name.value) {
-        let names = declared.keys().map(|known| &**known);
-        let hint = suggest::hint(&name.value, "defined", names).unwrap_or_else(|| format!("none is defined: add [{kind}.NAME]"));
-        mistakes.add(&name.at, key, Invalid::new(format!("unknown {kind} ({})", quoted(&name.value))).hint(hint));
+/// How many unknown names get a hint: each is compared with every name there is, which thousands of sites cannot afford twice over.
+const HINTS: usize = 20;
+
+fn exists<T>(
+    name: &Located<Arc<str>>,
+    kind: &str,
+    key: &str,
+    declared: &BTreeMap<Arc<str>, Declared<T>>,
+    hints: &mut usize,
+    mistakes: &Mistakes,
+) {
+    if declared.contains_key(&name.value) {
+        return;
     }
+    let unknown = Invalid::new(format!("unknown {kind} ({})", quoted(&name.value)));
+    let hint = (*hints < HINTS).then(|| {
+        let names = declared.keys().map(|known| &**known);
+        suggest::hint(&name.value, "defined", names).unwrap_or_else(|| format!("none is defined: add [{kind}.NAME]"))
+    });
+    *hints += 1;
+    mistakes.add(&name.at, key, unknown.maybe_hint(hint));
 }
 
 /// Things that may be there once, with the site that has them.

@@ -77,6 +77,13 @@ impl Errors {
     }
 }
 
+impl From<Vec<Error>> for Errors {
+    /// `errors` must not be empty.
+    fn from(errors: Vec<Error>) -> Self {
+        Self(errors)
+    }
+}
+
 impl From<Error> for Errors {
     fn from(error: Error) -> Self {
         Self(vec![error])

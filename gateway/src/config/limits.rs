@@ -7,7 +7,7 @@ use super::reader::Reader;
 use super::{defaults, values};
 
 /// `[limits]`. Sizes in bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Request line and fields together, 8 KiB to 1 MiB. Default 32 KiB.
     pub head_bytes: usize,

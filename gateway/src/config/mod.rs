@@ -1,6 +1,6 @@
 //! `weir.toml`: read whole, checked whole, and turned into types in which wrong states cannot exist.
 //!
-//! Reading order: [`resolve`] goes from files to a [`Config`] and lists the sections; one file per section holds its type and how
+//! Reading order: `resolve` goes from files to a [`Config`] and lists the sections; one file per section holds its type and how
 //! it is read (`server`, `limits`, `listener`, `policy`, `upstream`, `site`); `check` holds what only shows when sections are put
 //! side by side. Below them are the tools: `reader` walks a table and finds unknown keys, `values` and `address` parse single
 //! values, `source` is a file with its line numbers, `suggest` finds near names, `defaults` names every default with its reason.

@@ -74,7 +74,7 @@ impl OnError {
 }
 
 /// `[policy.NAME.limits]`: what one call, and one instance, may cost.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicyLimits {
     /// CPU time of a call, 1 ms to 10 s. Default 10 ms.
     pub cpu: Duration,
@@ -108,7 +108,9 @@ pub(super) fn policy(name: Arc<str>, mut reader: Reader<'_, '_>) -> Option<Polic
 fn plugin_name(value: &toml::de::DeValue<'_>) -> Result<String, Invalid> {
     let name = values::name(value)?;
     match name.strip_suffix(".wasm") {
-        Some(stem) => Err(Invalid::new(format!("a plugin is named without its extension ({name:?})")).hint(format!("write {stem:?}"))),
+        Some(stem) => {
+            Err(Invalid::new(format!("a plugin is named without its extension ({name:?})")).hint(format!("write {stem:?}")))
+        }
         None => Ok(name),
     }
 }
@@ -117,7 +119,10 @@ fn limits(mut reader: Reader<'_, '_>) -> PolicyLimits {
     let default = PolicyLimits::default();
     let cpu = reader.or("cpu", default.cpu, values::duration);
     if cpu > Duration::from_secs(10) {
-        reader.conflict("cpu", Invalid::new(format!("must be at most 10s ({cpu:?})")).hint("a call holds up its connection this long"));
+        reader.conflict(
+            "cpu",
+            Invalid::new(format!("must be at most 10s ({cpu:?})")).hint("a call holds up its connection this long"),
+        );
     }
     let wall = reader.optional("wall", values::duration);
     if let Some(wall) = wall.filter(|wall| *wall < cpu) {
@@ -126,5 +131,5 @@ fn limits(mut reader: Reader<'_, '_>) -> PolicyLimits {
     }
     let memory = reader.or("memory", default.memory, values::size(1 << 20..=4 << 30));
     reader.finish();
-    PolicyLimits { cpu, wall: wall.unwrap_or(default.wall.max(cpu)), memory }
+    PolicyLimits { cpu, wall: wall.unwrap_or_else(|| default.wall.max(cpu)), memory }
 }

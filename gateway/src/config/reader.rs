@@ -96,11 +96,12 @@ impl<'r, 'i> Reader<'r, 'i> {
     }
 
     /// `[key]` or `key = { .. }`.
-    pub(super) fn table(&mut self, key: &'static str) -> Option<Reader<'r, 'i>> {
+    pub(super) fn table(&mut self, key: &'static str) -> Option<Self> {
         self.known.push(key);
         let (name, value) = self.table.get_key_value(key)?;
         let Some(table) = value.get_ref().as_table() else {
-            let wrong = values::wrong_type("a table", value.get_ref()).hint(format!("write {key} = {{ .. }}, or a section of its own"));
+            let wrong =
+                values::wrong_type("a table", value.get_ref()).hint(format!("write {key} = {{ .. }}, or a section of its own"));
             self.refuse(self.line_of(name), key, wrong);
             return None;
         };
@@ -108,7 +109,7 @@ impl<'r, 'i> Reader<'r, 'i> {
     }
 
     /// `[[key]]` sections, or `key = [{ .. }, ..]`. None when the key is absent.
-    pub(super) fn tables(&mut self, key: &'static str) -> Option<Vec<Reader<'r, 'i>>> {
+    pub(super) fn tables(&mut self, key: &'static str) -> Option<Vec<Self>> {
         self.known.push(key);
         let value = self.table.get(key)?;
         let section = self.key(key);
@@ -130,7 +131,7 @@ impl<'r, 'i> Reader<'r, 'i> {
     }
 
     /// `[key.NAME]` sections, each with its name.
-    pub(super) fn named(&mut self, key: &'static str) -> Vec<(Arc<str>, Reader<'r, 'i>)> {
+    pub(super) fn named(&mut self, key: &'static str) -> Vec<(Arc<str>, Self)> {
         let Some(outer) = self.table(key) else { return Vec::new() };
         let nested = outer.table.iter().filter_map(|(name, value)| {
             let line = outer.line_of(name);

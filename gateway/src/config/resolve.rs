@@ -22,6 +22,8 @@ use super::{check, defaults, limits, listener, policy, server, site, upstream};
 pub struct Config {
     /// The main file, as it was named.
     pub path: PathBuf,
+    /// The files that were read, and the directories that `include` patterns look into: a change to one of them is a reason to reload.
+    pub read_from: Vec<PathBuf>,
     /// `[server]`.
     pub server: Server,
     /// `[telemetry]`.
@@ -64,7 +66,10 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
     let source = Source::new(path, text);
     let document = source.parse(text)?;
     let (main, mut draft) = main_file(Reader::new(&source, &mistakes, &document));
+    let mut read_from = vec![path.to_owned()];
     for (file, named_at) in included_files(&main.include, &source, &mistakes) {
+        read_from.extend(file.parent().map(Path::to_owned));
+        read_from.push(file.clone());
         if let Err(errors) = include(&file, &named_at, &mistakes, &mut draft) {
             errors.into_iter().for_each(|error| mistakes.push(error));
             draft.incomplete = true;
@@ -72,7 +77,9 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
     }
     check::together(&main, &draft, &mistakes);
     mistakes.finish(path)?;
-    Ok(config(path, main, draft))
+    read_from.sort();
+    read_from.dedup();
+    Ok(config(path, read_from, main, draft))
 }
 
 /// What only the main file may hold. An item is none when it is wrong, which has been recorded.
@@ -175,16 +182,18 @@ fn include(file: &Path, named_at: &Location, mistakes: &Mistakes, draft: &mut Dr
     let mut reader = Reader::new(&source, mistakes, &document);
     shared_sections(&mut reader, draft);
     reader.finish_or(|key| {
-        let moved = || Invalid::new("belongs in the main file").hint("an included file holds certificate, policy, site and upstream");
+        let moved =
+            || Invalid::new("belongs in the main file").hint("an included file holds certificate, policy, site and upstream");
         MAIN_ONLY.contains(&key).then(moved)
     });
     Ok(())
 }
 
 /// Everything is there: whatever is missing was recorded as a mistake, and then this is not reached.
-fn config(path: &Path, main: Main, draft: Draft) -> Config {
+fn config(path: &Path, read_from: Vec<PathBuf>, main: Main, draft: Draft) -> Config {
     Config {
         path: path.to_owned(),
+        read_from,
         server: main.server,
         telemetry: main.telemetry,
         limits: main.limits,

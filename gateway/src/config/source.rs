@@ -33,7 +33,7 @@ impl Source {
 
     /// Paths in a file are relative to that file.
     pub(super) fn resolve(&self, path: &str) -> PathBuf {
-        self.path.parent().unwrap_or(Path::new("")).join(path)
+        self.path.parent().unwrap_or_else(|| Path::new("")).join(path)
     }
 
     /// The spanned tables of `text`, or every syntax error in it.
@@ -72,7 +72,7 @@ pub(super) fn read(path: &Path) -> Result<String, Error> {
 /// a directory that does not exist holds no files. A pattern without `*` names exactly one file.
 pub(super) fn matching_files(pattern: &Path) -> Result<Vec<PathBuf>, Invalid> {
     let name = pattern.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let directory = pattern.parent().unwrap_or(Path::new(""));
+    let directory = pattern.parent().unwrap_or_else(|| Path::new(""));
     if directory.to_string_lossy().contains('*') {
         return Err(Invalid::new(format!("`*` in a directory name ({})", pattern.display()))
             .hint("`*` may only be used in the file name: \"sites.d/*.toml\""));

@@ -71,7 +71,7 @@ pub struct Health {
 }
 
 /// How long to wait for a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// TCP and TLS. Default 1 s.
     pub connect: Duration,
@@ -88,7 +88,7 @@ impl Default for Timeouts {
 }
 
 /// When to try another server.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Retry {
     /// Further attempts after the first failed, 0 to 10. Default 2; 0 never tries again.
     pub attempts: u32,
@@ -120,7 +120,10 @@ pub(super) fn upstream(name: Arc<str>, mut reader: Reader<'_, '_>) -> Option<Ups
     };
     if !upstream.servers.is_empty() {
         if has_tls && upstream.servers.iter().all(|server| server.url.scheme == Scheme::Http) {
-            reader.conflict("tls", Invalid::new("no server of this upstream speaks TLS").hint("write https:// in its URLs, or remove tls"));
+            reader.conflict(
+                "tls",
+                Invalid::new("no server of this upstream speaks TLS").hint("write https:// in its URLs, or remove tls"),
+            );
         }
         check_bind(&reader, &upstream);
     }
@@ -135,7 +138,7 @@ fn servers(reader: &mut Reader<'_, '_>) -> Vec<UpstreamServer> {
         return Vec::new();
     };
     let mut servers: Vec<UpstreamServer> = Vec::with_capacity(tables.len());
-    if tables.is_empty() {
+    if reader.length("servers") == Some(0) {
         reader.conflict("servers", Invalid::new("is empty").hint(format!("write {EXAMPLE}")));
     }
     for mut table in tables {
@@ -143,7 +146,8 @@ fn servers(reader: &mut Reader<'_, '_>) -> Vec<UpstreamServer> {
         let priority = table.or("priority", 0, values::count(0..=u64::from(u32::MAX)));
         if let Some(url) = url {
             if servers.iter().any(|server| server.url == url) {
-                table.conflict("url", Invalid::new(format!("named twice in this upstream ({url})")).hint("remove one of the two"));
+                table
+                    .conflict("url", Invalid::new(format!("named twice in this upstream ({url})")).hint("remove one of the two"));
             }
             servers.push(UpstreamServer { url, priority });
         }

@@ -74,7 +74,8 @@ pub(super) fn duration(value: &DeValue<'_>) -> Parsed<Duration> {
         _ => return Err(wrong()),
     };
     if number == 0 {
-        return Err(Invalid::new(format!("must be more than zero ({text:?})")).hint("every wait has a deadline: write a long one instead"));
+        return Err(Invalid::new(format!("must be more than zero ({text:?})"))
+            .hint("every wait has a deadline: write a long one instead"));
     }
     let duration = milliseconds.map(Duration::from_millis).filter(|duration| *duration <= LONGEST);
     duration.ok_or_else(|| Invalid::new(format!("longer than 30 days ({})", shown(value))))
@@ -120,7 +121,7 @@ fn number_and_unit(text: &str) -> Option<(u64, &str)> {
 
 fn in_bytes(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let unit = units.into_iter().find(|(scale, _)| bytes >= *scale && bytes % scale == 0);
+    let unit = units.into_iter().find(|(scale, _)| bytes >= *scale && bytes.is_multiple_of(*scale));
     unit.map_or_else(|| format!("{bytes} bytes"), |(scale, unit)| format!("{} {unit}", bytes / scale))
 }
 
@@ -172,9 +173,7 @@ fn json(value: &DeValue<'_>) -> Parsed<Value> {
             let signed = i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(Value::from);
             signed.or_else(|| to_u64(integer).map(Value::from)).ok_or_else(unfit)
         }
-        DeValue::Float(float) => {
-            float.as_str().parse().ok().and_then(Number::from_f64).map(Value::Number).ok_or_else(unfit)
-        }
+        DeValue::Float(float) => float.as_str().parse().ok().and_then(Number::from_f64).map(Value::Number).ok_or_else(unfit),
         DeValue::Array(array) => json_array(array),
         DeValue::Table(table) => json_table(table),
     }
@@ -215,15 +214,15 @@ pub(super) fn shown(value: &DeValue<'_>) -> String {
 /// Text in quotes, escaped, cut after 60 characters.
 pub(super) fn quoted(text: &str) -> String {
     const SHOWN: usize = 60;
-    text.char_indices().nth(SHOWN).map_or_else(
-        || format!("{text:?}"),
-        |(cut, _)| format!("{:?}…", text.get(..cut).unwrap_or_default()),
-    )
+    text.char_indices()
+        .nth(SHOWN)
+        .map_or_else(|| format!("{text:?}"), |(cut, _)| format!("{:?}…", text.get(..cut).unwrap_or_default()))
 }
 
 /// A key as TOML would write it, cut when long.
 pub(super) fn shown_key(key: &str) -> String {
-    let bare = !key.is_empty() && key.len() <= 64 && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    let bare =
+        !key.is_empty() && key.len() <= 64 && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
     if bare { key.to_owned() } else { quoted(key) }
 }
 
@@ -288,7 +287,9 @@ mod tests {
         for text in ["0", "11", "-1", "1.0", "'5'", "99999999999999999999999"] {
             assert!(count::<u32>(1..=10)(&toml(text)).is_err(), "{text}");
         }
-        for (text, share) in [("0", Some(0.0)), ("1", Some(1.0)), ("0.25", Some(0.25)), ("1.1", None), ("nan", None), ("'1'", None)] {
+        for (text, share) in
+            [("0", Some(0.0)), ("1", Some(1.0)), ("0.25", Some(0.25)), ("1.1", None), ("nan", None), ("'1'", None)]
+        {
             assert_eq!(ratio(&toml(text)).ok(), share, "{text}");
         }
     }

@@ -255,8 +255,13 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_wins_in_whatever_order_they_come() {
-        let networks =
-            [("10.1.2.3/32", "FR"), ("10.0.0.0/8", "US"), ("10.1.0.0/16", "DE"), ("2001:db8:1::/48", "SE"), ("2001:db8::/32", "NO")];
+        let networks = [
+            ("10.1.2.3/32", "FR"),
+            ("10.0.0.0/8", "US"),
+            ("10.1.0.0/16", "DE"),
+            ("2001:db8:1::/48", "SE"),
+            ("2001:db8::/32", "NO"),
+        ];
         let expected = [
             ("10.0.0.1", Some("US")),
             ("10.255.255.255", Some("US")),

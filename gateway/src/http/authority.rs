@@ -107,11 +107,43 @@ mod tests {
 
     #[test]
     fn what_is_no_host() {
-        let long = format!("{}.example", ["x".repeat(63); 4].join("."));
+        let long = format!("{}.example", vec!["x".repeat(63); 4].join("."));
         for text in [
-            "", ".", ".a", "a..b", "a/b", "a@b", "u:p@b", "a b", "a,b", "a, b", "a:", "a:0", "a:080", "a:+80", "a:99999", "a:65536",
-            "a:80:80", ":80", "a%41", "é.example", "[::1", "::1", "[::1]a", "[::1]:", "[]", "[1.2.3.4]", "a]", "a\\b", "a?b", "a#b",
-            "a\u{0}", "*", "[[::1]]", &"x".repeat(64), &long,
+            "",
+            ".",
+            ".a",
+            "a..b",
+            "a/b",
+            "a@b",
+            "u:p@b",
+            "a b",
+            "a,b",
+            "a, b",
+            "a:",
+            "a:0",
+            "a:080",
+            "a:+80",
+            "a:99999",
+            "a:65536",
+            "a:80:80",
+            ":80",
+            "a%41",
+            "é.example",
+            "[::1",
+            "::1",
+            "[::1]a",
+            "[::1]:",
+            "[]",
+            "[1.2.3.4]",
+            "a]",
+            "a\\b",
+            "a?b",
+            "a#b",
+            "a\u{0}",
+            "*",
+            "[[::1]]",
+            &"x".repeat(64),
+            &long,
         ] {
             assert_eq!(Authority::parse(text, false), None, "{text}");
         }

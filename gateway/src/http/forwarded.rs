@@ -42,21 +42,23 @@ pub fn rewrite(headers: &mut HeaderMap, hop: &Hop<'_>) {
         headers.remove(name);
     }
     let address = address_value(hop.peer);
-    if hop.trusted && headers.contains_key(FORWARDED) {
+    let proto = HeaderValue::from_static(if hop.tls { "https" } else { "http" });
+    let host = host_value(headers, hop.host);
+    if !hop.trusted {
+        headers.insert(X_FORWARDED_FOR, address);
+        headers.insert(X_FORWARDED_PROTO, proto);
+        if let Some(host) = host {
+            headers.insert(X_FORWARDED_HOST, host);
+        }
+        return;
+    }
+    if headers.contains_key(FORWARDED) {
         append(headers, &FORWARDED, &forwarded_element(hop.peer));
     }
-    if headers.contains_key(&X_FORWARDED_FOR) {
-        append(headers, &X_FORWARDED_FOR, &address);
-    } else {
-        headers.insert(X_FORWARDED_FOR, address);
-    }
-    if !headers.contains_key(&X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if hop.tls { "https" } else { "http" }));
-    }
-    if !headers.contains_key(&X_FORWARDED_HOST)
-        && let Some(host) = host_value(headers, hop.host)
-    {
-        headers.insert(X_FORWARDED_HOST, host);
+    append(headers, &X_FORWARDED_FOR, &address);
+    headers.entry(X_FORWARDED_PROTO).or_insert(proto);
+    if let Some(host) = host {
+        headers.entry(X_FORWARDED_HOST).or_insert(host);
     }
 }
 
@@ -97,9 +99,7 @@ fn is_foreign(name: &HeaderName, trusted: bool) -> bool {
     if *name == FORWARDED {
         return !trusted;
     }
-    text.first() == Some(&b'x')
-        && (is_x_forwarded(text) || same_dashed(text, b"x-real-ip"))
-        && (!trusted || text.contains(&b'_'))
+    text.first() == Some(&b'x') && (is_x_forwarded(text) || same_dashed(text, b"x-real-ip")) && (!trusted || text.contains(&b'_'))
 }
 
 fn same_dashed(name: &[u8], dashed: &[u8]) -> bool {
@@ -278,12 +278,16 @@ mod tests {
                 ("x-forwarder", "kept"),
             ],
         );
-        check(&hop("10.0.0.1", true, true), &[("forwarded", ""), ("x-forwarded-for", "")], &[
-            ("forwarded", "for=10.0.0.1"),
-            ("x-forwarded-for", "10.0.0.1"),
-            ("x-forwarded-proto", "https"),
-            ("x-forwarded-host", "a.example"),
-        ]);
+        check(
+            &hop("10.0.0.1", true, true),
+            &[("forwarded", ""), ("x-forwarded-for", "")],
+            &[
+                ("forwarded", "for=10.0.0.1"),
+                ("x-forwarded-for", "10.0.0.1"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-host", "a.example"),
+            ],
+        );
     }
 
     #[test]

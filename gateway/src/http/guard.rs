@@ -211,7 +211,8 @@ fn shadows_framing(name: &[u8]) -> bool {
         return false;
     }
     let same = |framing: &[u8]| {
-        name.len() == framing.len() && name.iter().zip(framing).all(|(byte, other)| byte == other || (*byte == b'_' && *other == b'-'))
+        name.len() == framing.len()
+            && name.iter().zip(framing).all(|(byte, other)| byte == other || (*byte == b'_' && *other == b'-'))
     };
     same(b"transfer-encoding") || same(b"content-length") || name.contains(&b'%')
 }

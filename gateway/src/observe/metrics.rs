@@ -205,7 +205,6 @@ impl Outside {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::super::fixture;
@@ -220,17 +219,17 @@ mod tests {
 
     #[test]
     fn exchanges_of_all_threads_are_summed() {
-        let metrics = Arc::new(Metrics::default());
-        let threads = std::array::from_fn::<_, 4, _>(|_| {
-            let metrics = Arc::clone(&metrics);
-            std::thread::spawn(move || {
-                for _ in 0..100 {
-                    metrics.exchange(&fixture::relayed());
-                    metrics.exchange(&fixture::denied());
-                }
-            })
+        let metrics = Metrics::default();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        metrics.exchange(&fixture::relayed());
+                        metrics.exchange(&fixture::denied());
+                    }
+                });
+            }
         });
-        threads.map(|thread| thread.join().unwrap());
         let text = metrics.render();
         assert_eq!(value(&text, r#"weir_requests_total{site="partner-a",status="2xx",decided_by="upstream"}"#), 400.0);
         assert_eq!(value(&text, r#"weir_requests_total{site="partner-a",status="4xx",decided_by="policy"}"#), 400.0);

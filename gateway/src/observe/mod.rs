@@ -9,6 +9,7 @@
 //! * [`metrics`]: counters and histograms in the Prometheus text format.
 
 pub mod access_log;
+mod background;
 #[cfg(test)]
 mod fixture;
 mod json;
@@ -22,4 +23,4 @@ pub mod trace;
 pub use access_log::Output;
 pub use metrics::Metrics;
 pub use record::{AccessRecord, Attempt, ConnectionRecord, DecidedBy, TraceIds};
-pub use recorder::{Recorder, Settings, Subscription};
+pub use recorder::{Recorder, Settings, Skipped, Subscription};

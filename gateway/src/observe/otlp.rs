@@ -25,8 +25,6 @@ pub struct Exporter {
     processor: BatchSpanProcessor,
     progress: Arc<Progress>,
     scope: InstrumentationScope,
-    /// Ends the runtime of the connection when dropped.
-    _runtime: oneshot::Sender<()>,
 }
 
 /// Why an [`Exporter`] cannot be built. Whether the collector answers is not known then and no error.
@@ -53,16 +51,16 @@ impl Exporter {
         if !endpoint.starts_with("http://") {
             return Err(Error::Scheme(endpoint.to_owned()));
         }
-        let (handle, stop) = start_runtime()?;
-        let inside = handle.enter();
+        let runtime = Runtime::start()?;
+        let inside = runtime.handle.enter();
         let otlp = OtlpExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(EXPORT_TIMEOUT).build()?;
         drop(inside);
-        Ok(Self::with(otlp, metrics, handle, stop))
+        Ok(Self::with(otlp, metrics, runtime))
     }
 
-    fn with(exporter: impl SpanExporter + 'static, metrics: Arc<Metrics>, handle: Handle, runtime: oneshot::Sender<()>) -> Self {
-        let progress = Arc::new(Progress { metrics, waiting: AtomicU64::new(0), failing: AtomicBool::new(false) });
-        let observed = Observed { exporter, progress: Arc::clone(&progress), handle };
+    fn with(exporter: impl SpanExporter + 'static, metrics: Arc<Metrics>, runtime: Runtime) -> Self {
+        let progress = Arc::new(Progress::new(metrics));
+        let observed = Observed { exporter, progress: Arc::clone(&progress), runtime };
         let config = BatchConfigBuilder::default()
             .with_max_queue_size(QUEUE)
             .with_max_export_batch_size(BATCH)
@@ -71,7 +69,7 @@ impl Exporter {
         let mut processor = BatchSpanProcessor::builder(observed).with_batch_config(config).build();
         processor.set_resource(&resource());
         let scope = InstrumentationScope::builder("weir").with_version(env!("CARGO_PKG_VERSION")).build();
-        Self { processor, progress, scope, _runtime: runtime }
+        Self { processor, progress, scope }
     }
 
     /// Queues the spans of an exchange; never waits. Spans that find the queue full are counted as dropped.
@@ -83,12 +81,14 @@ impl Exporter {
         });
     }
 
-    /// Sends what is queued, for as long as `timeout`; what is left then is counted as dropped.
-    pub fn shutdown(&self, timeout: Duration) {
-        if let Err(error) = self.processor.shutdown_with_timeout(timeout) {
+    /// Sends what is queued, for as long as `timeout`; what is left then is counted as dropped. Returns whether nothing was left.
+    pub fn shutdown(&self, timeout: Duration) -> bool {
+        let ended = self.processor.shutdown_with_timeout(timeout);
+        if let Err(error) = &ended {
             tracing::warn!(%error, "the last spans were not exported");
         }
         self.progress.give_up();
+        ended.is_ok()
     }
 }
 
@@ -100,15 +100,24 @@ const DELAY: Duration = Duration::from_secs(1);
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The gRPC channel needs a runtime for as long as it lives; workers have better things to do.
-fn start_runtime() -> io::Result<(Handle, oneshot::Sender<()>)> {
-    let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
-    let handle = runtime.handle().clone();
-    let (stop, stopped) = oneshot::channel();
-    thread::Builder::new().name("weir-otlp".to_owned()).spawn(move || {
-        // The error says that the sender is gone, which is the signal.
-        let _ = runtime.block_on(stopped);
-    })?;
-    Ok((handle, stop))
+#[derive(Debug)]
+struct Runtime {
+    handle: Handle,
+    /// Ends the runtime when dropped.
+    _running: oneshot::Sender<()>,
+}
+
+impl Runtime {
+    fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+        let handle = runtime.handle().clone();
+        let (_running, stopped) = oneshot::channel();
+        thread::Builder::new().name("weir-otlp".to_owned()).spawn(move || {
+            // The error says that the sender is gone, which is the signal.
+            let _ = runtime.block_on(stopped);
+        })?;
+        Ok(Self { handle, _running })
+    }
 }
 
 /// `OTEL_RESOURCE_ATTRIBUTES` adds to it; the name stays ours.
@@ -126,9 +135,15 @@ struct Progress {
     /// Admitted and not yet exported or failed. Held below the processor's queue size, so that its own silent drop never happens.
     waiting: AtomicU64,
     failing: AtomicBool,
+    /// What is still queued has been counted as dropped and shall not be sent.
+    over: AtomicBool,
 }
 
 impl Progress {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, waiting: AtomicU64::new(0), failing: AtomicBool::new(false), over: AtomicBool::new(false) }
+    }
+
     fn admit(&self) -> bool {
         let admitted = self.waiting.load(Ordering::Relaxed) < QUEUE as u64;
         if admitted {
@@ -140,8 +155,9 @@ impl Progress {
     }
 
     fn settle(&self, spans: u64, result: &OTelSdkResult) {
-        // Saturating, for after `give_up` a late batch has already been counted.
-        let taken = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| Some(waiting.saturating_sub(spans)));
+        // Saturating, for `give_up` may have counted this batch already.
+        let settle = |waiting: u64| Some(waiting.saturating_sub(spans));
+        let waiting = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, settle).unwrap_or_default();
         match result {
             Ok(()) => {
                 if self.failing.swap(false, Ordering::Relaxed) {
@@ -149,7 +165,7 @@ impl Progress {
                 }
             }
             Err(error) => {
-                self.metrics.dropped(Signal::Span, taken.unwrap_or_default().min(spans));
+                self.metrics.dropped(Signal::Span, waiting.min(spans));
                 if !self.failing.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%error, "spans cannot be exported: they are dropped and counted");
                 }
@@ -158,6 +174,7 @@ impl Progress {
     }
 
     fn give_up(&self) {
+        self.over.store(true, Ordering::Relaxed);
         self.metrics.dropped(Signal::Span, self.waiting.swap(0, Ordering::Relaxed));
     }
 }
@@ -167,15 +184,19 @@ impl Progress {
 struct Observed<E> {
     exporter: E,
     progress: Arc<Progress>,
-    handle: Handle,
+    /// Held here, so that it outlives the last export.
+    runtime: Runtime,
 }
 
 impl<E: SpanExporter> SpanExporter for Observed<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        if self.progress.over.load(Ordering::Relaxed) {
+            return Err(OTelSdkError::AlreadyShutdown);
+        }
         let spans = batch.len() as u64;
         // The processor polls this on a thread without a runtime; the timer of ours also bounds a connection that never comes about.
         let limit = {
-            let _inside = self.handle.enter();
+            let _inside = self.runtime.handle.enter();
             tokio::time::sleep(EXPORT_TIMEOUT)
         };
         let result = tokio::select! {
@@ -230,8 +251,7 @@ mod tests {
 
     fn exporter(collector: &Collector) -> (Exporter, Arc<Metrics>) {
         let metrics = Arc::new(Metrics::default());
-        let (handle, stop) = start_runtime().unwrap();
-        (Exporter::with(collector.clone(), Arc::clone(&metrics), handle, stop), metrics)
+        (Exporter::with(collector.clone(), Arc::clone(&metrics), Runtime::start().unwrap()), metrics)
     }
 
     #[test]
@@ -239,7 +259,7 @@ mod tests {
         let collector = Collector::default();
         let (exporter, metrics) = exporter(&collector);
         exporter.export(&fixture::denied());
-        exporter.shutdown(Duration::from_secs(10));
+        assert!(exporter.shutdown(Duration::from_secs(10)));
         let spans = collector.0.spans.lock().unwrap();
         assert_eq!(spans.len(), 5);
         assert!(spans.iter().all(|span| span.span_context.trace_id() == spans[0].span_context.trace_id()));
@@ -259,7 +279,7 @@ mod tests {
         assert!(exporter.progress.failing.load(Ordering::Relaxed));
         collector.0.refuses.store(false, Ordering::Relaxed);
         exporter.export(&fixture::relayed());
-        exporter.shutdown(Duration::from_secs(10));
+        assert!(exporter.shutdown(Duration::from_secs(10)));
         assert!(!exporter.progress.failing.load(Ordering::Relaxed));
         assert_eq!((collector.0.spans.lock().unwrap().len(), metrics.dropped_total(Signal::Span)), (2, 5));
     }
@@ -279,7 +299,7 @@ mod tests {
         assert!(started.elapsed() < EXPORT_TIMEOUT, "queueing waited for the collector");
         let overflow = exchanges * 5 - QUEUE as u64;
         assert_eq!(metrics.dropped_total(Signal::Span), overflow);
-        exporter.shutdown(Duration::from_millis(100));
+        assert!(!exporter.shutdown(Duration::from_millis(100)));
         assert_eq!(metrics.dropped_total(Signal::Span), exchanges * 5);
     }
 

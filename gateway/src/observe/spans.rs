@@ -348,7 +348,10 @@ mod tests {
         assert_eq!(geoip.start_time, fixture::time() - Duration::from_millis(3), "before the head");
         assert!(matches!(geoip.status, Status::Error { .. }) && ips.status == Status::Unset);
         assert_eq!((&ips.span_kind, ips.parent_span_id), (&SpanKind::Internal, SpanId::from(0x5e)));
-        check(ips, &[("weir.policy.verdict", "deny"), ("weir.policy.mode", "enforce"), ("weir.policy.plugin_digest", "9f86d081")]);
+        check(
+            ips,
+            &[("weir.policy.verdict", "deny"), ("weir.policy.mode", "enforce"), ("weir.policy.plugin_digest", "9f86d081")],
+        );
     }
 
     #[test]
@@ -368,9 +371,11 @@ mod tests {
             change(&mut record);
             is_kept(&record)
         };
-        let call = |verdict, mode| move |record: &mut AccessRecord| {
-            let decision = fixture::decision("p", weir_plugins::Phase::Request, verdict, record.started);
-            record.decisions.push(Decision { mode, ..decision });
+        let call = |verdict, mode| {
+            move |record: &mut AccessRecord| {
+                let decision = fixture::decision("p", weir_plugins::Phase::Request, verdict, record.started);
+                record.decisions.push(Decision { mode, ..decision });
+            }
         };
         assert!(!with(&|_| ()));
         assert!(with(&|record| record.trace.sampled = true));

@@ -168,7 +168,9 @@ mod tests {
 
     #[test]
     fn traceparent_is_read_by_the_rules_of_the_recommendation() {
-        let parent = |sampled| Some(Parent { trace_id: 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c, span_id: 0xb7ad_6b71_6920_3331, sampled });
+        let parent = |sampled| {
+            Some(Parent { trace_id: 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c, span_id: 0xb7ad_6b71_6920_3331, sampled })
+        };
         let later = format!("cc{}", &GOOD[2..]);
         let cases: &[(&str, Option<Parent>)] = &[
             (GOOD, parent(true)),

@@ -76,7 +76,9 @@ pub struct ClientHello {
 pub fn parse(bytes: &[u8]) -> Parsed {
     let message = match message(bytes) {
         Ok(message) => message,
-        Err(verdict) => return verdict,
+        Err(Unread::Incomplete(needed)) => return Parsed::Incomplete(needed),
+        Err(Unread::NotTls) => return Parsed::NotTls,
+        Err(Unread::Malformed(reason)) => return Parsed::Malformed(reason),
     };
     match ClientHello::read(&message) {
         Ok(hello) => Parsed::Hello(hello),
@@ -158,8 +160,15 @@ impl ClientHello {
     }
 }
 
+/// Why there is no whole message to read; as in [`Parsed`].
+enum Unread {
+    Incomplete(usize),
+    NotTls,
+    Malformed(&'static str),
+}
+
 /// The body of the first handshake message, joined when it spans several records.
-fn message(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Parsed> {
+fn message(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Unread> {
     let mut rest = bytes;
     let mut joined: Vec<u8> = Vec::new();
     for _ in 0..MAX_RECORDS {
@@ -177,42 +186,42 @@ fn message(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Parsed> {
             return Ok(Cow::Owned(whole.to_vec()));
         }
         if present.len() < length {
-            return Err(Parsed::Incomplete(consumed + RECORD_HEADER + length));
+            return Err(Unread::Incomplete(consumed + RECORD_HEADER + length));
         }
         rest = after;
     }
-    Err(Parsed::Malformed("hello spread over too many records"))
+    Err(Unread::Malformed("hello spread over too many records"))
 }
 
 /// The payload length of the record that begins at `record`, `consumed` bytes into the connection.
-fn record_length(record: &[u8], consumed: usize) -> Result<usize, Parsed> {
-    let incomplete = Parsed::Incomplete(consumed + RECORD_HEADER);
+fn record_length(record: &[u8], consumed: usize) -> Result<usize, Unread> {
+    let incomplete = Unread::Incomplete(consumed + RECORD_HEADER);
     let first = consumed == 0;
     match record {
         [HANDSHAKE, 3, _, high, low, ..] => match usize::from(u16::from_be_bytes([*high, *low])) {
-            0 => Err(Parsed::Malformed("empty record")),
-            length if length > MAX_RECORD => Err(Parsed::Malformed("record too large")),
+            0 => Err(Unread::Malformed("empty record")),
+            length if length > MAX_RECORD => Err(Unread::Malformed("record too large")),
             length => Ok(length),
         },
         [] | [HANDSHAKE] | [HANDSHAKE, 3, ..] => Err(incomplete),
-        _ if !first => Err(Parsed::Malformed("hello interrupted by another record")),
-        [20..=24, 3, ..] => Err(Parsed::Malformed("the first record is no handshake")),
-        [128..=255, _, CLIENT_HELLO, ..] => Err(Parsed::Malformed("SSL 2.0 hello")),
+        _ if !first => Err(Unread::Malformed("hello interrupted by another record")),
+        [20..=24, 3, ..] => Err(Unread::Malformed("the first record is no handshake")),
+        [128..=255, _, CLIENT_HELLO, ..] => Err(Unread::Malformed("SSL 2.0 hello")),
         [20..=24] | [128..=255] | [128..=255, _] => Err(incomplete),
-        _ => Err(Parsed::NotTls),
+        _ => Err(Unread::NotTls),
     }
 }
 
 /// The body of the message that `bytes` begin with, or `None` while part of it is missing.
-fn body(bytes: &[u8]) -> Result<Option<&[u8]>, Parsed> {
+fn body(bytes: &[u8]) -> Result<Option<&[u8]>, Unread> {
     if bytes.first().is_some_and(|kind| *kind != CLIENT_HELLO) {
-        return Err(Parsed::Malformed("the first message is no ClientHello"));
+        return Err(Unread::Malformed("the first message is no ClientHello"));
     }
     let Some((header, rest)) = bytes.split_first_chunk::<MESSAGE_HEADER>() else { return Ok(None) };
     let [_, high, middle, low] = *header;
     let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
     if length > MAX_HELLO {
-        return Err(Parsed::Malformed("hello too large"));
+        return Err(Unread::Malformed("hello too large"));
     }
     Ok(rest.get(..length))
 }

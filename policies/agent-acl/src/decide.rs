@@ -24,6 +24,7 @@ pub(crate) trait Client {
 pub(crate) struct Exchange<'a> {
     pub(crate) target: Target,
     method: &'a [u8],
+    path: &'a [u8],
     query: &'a [u8],
     head: &'a Head,
 }
@@ -77,9 +78,9 @@ impl<'a> Exchange<'a> {
     /// Reads method, target and class. The gateway normalises paths with the same crate; doing it here saves two calls.
     pub(crate) fn of(head: &'a Head) -> Self {
         let mut halves = head.target().splitn(2, |byte| *byte == b'?');
-        let path = weir_path::normalise(halves.next().unwrap_or_default());
-        let query = halves.next().unwrap_or_default();
-        Self { target: classify(&path.text, path.quirks), method: head.method(), query, head }
+        let (path, query) = (halves.next().unwrap_or_default(), halves.next().unwrap_or_default());
+        let normalised = weir_path::normalise(path);
+        Self { target: classify(&normalised.text, normalised.quirks), method: head.method(), path, query, head }
     }
 }
 
@@ -116,7 +117,7 @@ pub(crate) fn decide<'a>(rules: &'a Rules, exchange: &Exchange<'_>, client: &imp
 pub(crate) fn findings(exchange: &Exchange<'_>, mut report: impl FnMut(Finding)) {
     match exchange.target.resource {
         Resource::CheckIn => check_in::inspect(exchange.method == b"POST", exchange.head, report),
-        Resource::Ambiguous => report(Finding::new("ambiguous-path", "path", "path", 2).evidence(exchange.head.target())),
+        Resource::Ambiguous => report(Finding::new("ambiguous-path", "path", "path", 2).evidence(exchange.path)),
         Resource::DeploymentPage | Resource::File | Resource::Page | Resource::Disguised => {}
     }
 }
@@ -127,9 +128,11 @@ fn by_source<'a>(rules: &'a Rules, exchange: &Exchange<'_>, client: &impl Client
     if rules.holds(&rule.from, || client.address()) {
         return Ok(Passage::Plain);
     }
-    let is_in_window = rules.window.as_ref().filter(|_| class == Class::Deployment).is_some_and(|window| {
-        client.now() < window.until && rules.holds(&window.from, || client.address())
-    });
+    let is_in_window = rules
+        .window
+        .as_ref()
+        .filter(|_| class == Class::Deployment)
+        .is_some_and(|window| client.now() < window.until && rules.holds(&window.from, || client.address()));
     if is_in_window {
         return Ok(Passage::Plain);
     }

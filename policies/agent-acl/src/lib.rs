@@ -13,7 +13,7 @@
 //! | `model` | `"agent-only"`: `agent` and `transfer` from anywhere, the rest from trusted networks. `"all-traffic"`: everything from anywhere | required |
 //! | `trusted` | networks (CIDR or address) that the source `"trusted"` means | none |
 //! | `class.<class>.from` | `"anywhere"`, `"trusted"`, `"nowhere"` or a list of networks, instead of what the model says | the model |
-//! | `parameter` | `{ class, name, value, remember }`, or a list: a secret URL parameter that opens a class to a source that is not allowed. With `remember` a session cookie keeps it open for the browser | none; `remember = true` |
+//! | `parameter` | `{ class, name, value, remember }`, or a list: a secret URL parameter that opens a class to a source that is not allowed. With `remember` a session cookie keeps it open for the browser. A class with a secret and no rule of its own is open to trusted networks only | none; `remember = true` |
 //! | `header` | `{ class, name, value }`, or a list: a secret request header that does the same for one request | none |
 //! | `deployment_window` | `{ until, from }`: opens `deployment` until an RFC 3339 time, to a list of networks | none; from anywhere |
 //! | `legacy_deployment` | whether installers asked for without a token follow the rule of `deployment`; if not, only trusted networks get them | `true` in all-traffic, `false` in agent-only |

@@ -43,7 +43,8 @@ impl Networks {
 /// The first address and the length of the prefix.
 fn parse_network(text: &str) -> Result<(IpAddr, u32), String> {
     let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
-    let address: IpAddr = address.parse().map_err(|_| "is no network: write it like \"198.51.100.0/24\" or \"2001:db8::/32\"".to_owned())?;
+    let address: IpAddr =
+        address.parse().map_err(|_| "is no network: write it like \"198.51.100.0/24\" or \"2001:db8::/32\"".to_owned())?;
     if address.to_canonical() != address {
         return Err(format!("is IPv4 written as IPv6: write \"{}\"", address.to_canonical()));
     }

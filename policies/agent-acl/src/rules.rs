@@ -7,7 +7,6 @@ use crate::network::Networks;
 use crate::secret::Secrets;
 
 /// Everything a decision depends on.
-#[derive(Debug)]
 pub(crate) struct Rules {
     pub(crate) model: Model,
     pub(crate) trusted: Networks,

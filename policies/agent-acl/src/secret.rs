@@ -4,8 +4,8 @@ use weir_sdk::Head;
 
 use crate::class::Class;
 
-/// The configured secrets.
-#[derive(Debug, Default)]
+/// The configured secrets. None of these types can be printed.
+#[derive(Default)]
 pub(crate) struct Secrets {
     /// At most 256, so that a position fits a byte.
     pub(crate) parameters: Vec<Parameter>,
@@ -20,7 +20,6 @@ pub(crate) struct Secret {
 }
 
 /// A secret in the query, and the cookie that repeats it.
-#[derive(Debug)]
 pub(crate) struct Parameter {
     pub(crate) secret: Secret,
     /// What follows `set-cookie:`; absent when the secret is asked for each time.
@@ -37,6 +36,11 @@ pub(crate) enum Proof {
 }
 
 impl Secrets {
+    /// Whether any secret opens a class.
+    pub(crate) fn guard(&self, class: Class) -> bool {
+        self.parameters.iter().map(|parameter| &parameter.secret).chain(&self.headers).any(|secret| secret.class == class)
+    }
+
     /// Whether any parameter sets a cookie.
     pub(crate) fn remembers(&self) -> bool {
         self.parameters.iter().any(|parameter| parameter.cookie.is_some())
@@ -55,7 +59,8 @@ impl Secrets {
                 return Some(Proof::Plain);
             }
         }
-        for (position, parameter) in (0..=u8::MAX).zip(&self.parameters).filter(|(_, parameter)| parameter.secret.class == class) {
+        for (position, parameter) in (0..=u8::MAX).zip(&self.parameters).filter(|(_, parameter)| parameter.secret.class == class)
+        {
             if parameter.is_in_cookie(head) {
                 return Some(Proof::Plain);
             }
@@ -77,9 +82,10 @@ impl Parameter {
     fn is_in_cookie(&self, head: &Head) -> bool {
         let expected = cookie_name(self.secret.class).as_bytes();
         self.cookie.is_some()
-            && head.headers().filter(|(name, _)| *name == "cookie").any(|(_, cookies)| {
-                pairs(cookies, b';').any(|(name, value)| name == expected && self.secret.is(value))
-            })
+            && head
+                .headers()
+                .filter(|(name, _)| *name == "cookie")
+                .any(|(_, cookies)| pairs(cookies, b';').any(|(name, value)| name == expected && self.secret.is(value)))
     }
 }
 
@@ -93,12 +99,6 @@ impl Secret {
         let own = self.value.as_bytes();
         let difference = own.iter().zip(value).fold(0, |difference, (left, right)| difference | (left ^ right));
         own.len() == value.len() && std::hint::black_box(difference) == 0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Secret").field("class", &self.class).field("name", &self.name).finish_non_exhaustive()
     }
 }
 

@@ -19,7 +19,7 @@ impl Classes {
     pub const PERCENT: Self = Self(1 << 4);
     /// `(` and `)`.
     pub const PAREN: Self = Self(1 << 5);
-    /// `{` and `}`.
+    /// `{`, `}`, `[` and `]`.
     pub const BRACE: Self = Self(1 << 6);
     /// `;`
     pub const SEMICOLON: Self = Self(1 << 7);
@@ -68,7 +68,7 @@ impl Classes {
             b'$' => Self::DOLLAR,
             b'%' => Self::PERCENT,
             b'(' | b')' => Self::PAREN,
-            b'{' | b'}' => Self::BRACE,
+            b'{' | b'}' | b'[' | b']' => Self::BRACE,
             b';' => Self::SEMICOLON,
             b'|' => Self::PIPE,
             b'&' => Self::AMPERSAND,

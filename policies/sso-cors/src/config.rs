@@ -42,8 +42,10 @@ pub(crate) struct Site {
     /// `origin` as the upstream's Host.
     pub(crate) origin_text: String,
     pub(crate) origin_scheme: Option<Scheme>,
+    /// Finds `public`'s host.
+    pub(crate) public_finder: Finder,
     /// Finds `origin`'s host.
-    pub(crate) finder: Finder,
+    pub(crate) origin_finder: Finder,
     /// Both names are one host, so that seeing it towards a client is no mismatch.
     pub(crate) same_host: bool,
     pub(crate) query: Names,
@@ -67,14 +69,18 @@ impl Config {
     /// A text that names the key and the remedy.
     pub(crate) fn resolve(self) -> Result<Site, String> {
         if self.rewrite_body {
-            return Err("rewrite_body = true is not supported yet: remove the key; headers and query values are rewritten without it".into());
+            return Err(
+                "rewrite_body = true is not supported yet: remove the key; headers and query values are rewritten without it"
+                    .into(),
+            );
         }
         let public = Authority::parse("public", &self.public)?;
         let origin = Authority::parse("origin", &self.origin)?;
         Ok(Site {
             origin_text: origin.text(),
             origin_scheme: self.origin_scheme,
-            finder: Finder::new(&origin.host),
+            public_finder: Finder::new(&public.host),
+            origin_finder: Finder::new(&origin.host),
             same_host: public.host == origin.host,
             query: Names::new(&self.rewrite_query)?,
             allowed: self.allowed_origins.iter().map(|text| AllowedOrigin::parse(text)).collect::<Result<_, _>>()?,
@@ -112,12 +118,13 @@ impl Site {
 
 impl AllowedOrigin {
     fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("allowed_origins: {text:?} is no origin: write \"https://host\" or \"https://host:port\" without a path");
+        let wrong =
+            || format!("allowed_origins: {text:?} is no origin: write \"https://host\" or \"https://host:port\" without a path");
         let start = Start::read(text.as_bytes(), Form::Plain).filter(|start| start.end == text.len() && !start.socket);
         let start = start.ok_or_else(wrong)?;
         let host = text.get(start.host.clone()).ok_or_else(wrong)?.to_ascii_lowercase();
         let scheme = start.scheme.ok_or_else(wrong)?;
-        Ok(Self { scheme, host, port: start.port.unwrap_or(scheme.default_port()) })
+        Ok(Self { scheme, host, port: start.port.unwrap_or_else(|| scheme.default_port()) })
     }
 
     /// Whether the start of an `Origin` is this origin.
@@ -143,8 +150,9 @@ mod tests {
 
     use super::*;
 
-    fn check(config: Value, expected: Result<(), &str>) {
-        let resolved = serde_json::from_value::<Config>(config.clone()).map_err(|error| error.to_string()).and_then(Config::resolve);
+    fn check(config: &Value, expected: Result<(), &str>) {
+        let resolved =
+            serde_json::from_value::<Config>(config.clone()).map_err(|error| error.to_string()).and_then(Config::resolve);
         match (resolved, expected) {
             (Ok(_), Ok(())) => {}
             (Err(error), Err(part)) => assert!(error.contains(part), "{config}: {error}"),
@@ -159,24 +167,27 @@ mod tests {
             config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
             config
         };
-        check(names(json!({})), Ok(()));
-        check(names(json!({ "rewrite_body": false, "preflight": "pass", "secure_cookies": false, "origin_scheme": "http" })), Ok(()));
-        check(names(json!({ "allowed_origins": ["https://home.connectwise.com", "http://dev.example:8080"] })), Ok(()));
-        check(names(json!({ "rewrite_query": [] })), Ok(()));
-        check(json!({ "public": "same.example", "origin": "same.example" }), Ok(()));
-        check(names(json!({ "rewrite_body": true })), Err("not supported yet"));
-        check(names(json!({ "allowed_origins": ["*"] })), Err("allowed_origins"));
-        check(names(json!({ "allowed_origins": ["null"] })), Err("allowed_origins"));
-        check(names(json!({ "allowed_origins": ["https://home.connectwise.com/"] })), Err("without a path"));
-        check(names(json!({ "allowed_origins": ["wss://home.connectwise.com"] })), Err("allowed_origins"));
-        check(names(json!({ "allowed_origins": ["home.connectwise.com"] })), Err("allowed_origins"));
-        check(names(json!({ "rewrite_query": ["a=b"] })), Err("rewrite_query"));
-        check(names(json!({ "rewrite_query": [""] })), Err("rewrite_query"));
-        check(names(json!({ "public": "https://pub.example" })), Err("public"));
-        check(names(json!({ "origin": "*" })), Err("origin"));
-        check(names(json!({ "preflight": "reflect" })), Err("reflect"));
-        check(names(json!({ "rewrite_headers": true })), Err("rewrite_headers"));
-        check(json!({ "public": "pub.example" }), Err("origin"));
+        check(&names(json!({})), Ok(()));
+        check(
+            &names(json!({ "rewrite_body": false, "preflight": "pass", "secure_cookies": false, "origin_scheme": "http" })),
+            Ok(()),
+        );
+        check(&names(json!({ "allowed_origins": ["https://home.connectwise.com", "http://dev.example:8080"] })), Ok(()));
+        check(&names(json!({ "rewrite_query": [] })), Ok(()));
+        check(&json!({ "public": "same.example", "origin": "same.example" }), Ok(()));
+        check(&names(json!({ "rewrite_body": true })), Err("not supported yet"));
+        check(&names(json!({ "allowed_origins": ["*"] })), Err("allowed_origins"));
+        check(&names(json!({ "allowed_origins": ["null"] })), Err("allowed_origins"));
+        check(&names(json!({ "allowed_origins": ["https://home.connectwise.com/"] })), Err("without a path"));
+        check(&names(json!({ "allowed_origins": ["wss://home.connectwise.com"] })), Err("allowed_origins"));
+        check(&names(json!({ "allowed_origins": ["home.connectwise.com"] })), Err("allowed_origins"));
+        check(&names(json!({ "rewrite_query": ["a=b"] })), Err("rewrite_query"));
+        check(&names(json!({ "rewrite_query": [""] })), Err("rewrite_query"));
+        check(&names(json!({ "public": "https://pub.example" })), Err("public"));
+        check(&names(json!({ "origin": "*" })), Err("origin"));
+        check(&names(json!({ "preflight": "reflect" })), Err("reflect"));
+        check(&names(json!({ "rewrite_headers": true })), Err("rewrite_headers"));
+        check(&json!({ "public": "pub.example" }), Err("origin"));
     }
 
     #[test]
@@ -192,7 +203,13 @@ mod tests {
         let written: Config = serde_json::from_value(config).unwrap();
         let bare: Config = serde_json::from_value(json!({ "public": "pub.example", "origin": "org.example" })).unwrap();
         let defaults = |config: &Config| {
-            (config.rewrite_body, config.rewrite_query.clone(), config.allowed_origins.clone(), config.preflight, config.secure_cookies)
+            (
+                config.rewrite_body,
+                config.rewrite_query.clone(),
+                config.allowed_origins.clone(),
+                config.preflight,
+                config.secure_cookies,
+            )
         };
         assert_eq!(defaults(&written), defaults(&bare));
         assert_eq!(schema["additionalProperties"], false);

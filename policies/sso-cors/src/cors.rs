@@ -2,6 +2,7 @@
 
 use weir_sdk::{Reply, Verdict};
 
+use crate::authority::Scheme;
 use crate::config::Site;
 use crate::url::{Form, Mapping, Start};
 
@@ -45,7 +46,7 @@ pub(crate) fn classify(origin: &[u8], site: &Site, inward: &Mapping<'_>, spoke_h
 
 /// Whether a URL starts with the public name, in a scheme that can be trusted.
 pub(crate) fn is_public(text: &[u8], start: &Start, inward: &Mapping<'_>, spoke_https: impl FnOnce() -> bool) -> bool {
-    let secure = start.scheme == Some(crate::authority::Scheme::Https);
+    let secure = start.scheme == Some(Scheme::Https);
     start.scheme.is_some() && !start.socket && inward.applies(text, start) && (secure || !spoke_https())
 }
 
@@ -70,7 +71,8 @@ pub(crate) fn answer(origin: &[u8], known: Known, requested_headers: Option<&[u8
 fn tokens(list: &[u8]) -> Vec<u8> {
     let mut names = Vec::with_capacity(list.len().min(MAX_REQUESTED_HEADERS));
     for name in list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-        let is_token = !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte));
+        let is_token =
+            !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte));
         if is_token && names.len() + name.len() + 2 <= MAX_REQUESTED_HEADERS {
             if !names.is_empty() {
                 names.extend_from_slice(b", ");

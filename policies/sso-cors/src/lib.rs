@@ -66,7 +66,7 @@ const MAX_EVIDENCE: usize = 100;
 
 /// The policy: the two names, and which hints were given.
 pub struct SsoCors {
-    site: Site,
+    site: Box<Site>,
     hinted: RefCell<Vec<String>>,
 }
 
@@ -75,7 +75,7 @@ impl Policy for SsoCors {
     type Config = config::Config;
 
     fn configure(config: config::Config) -> Result<Self, String> {
-        Ok(Self { site: config.resolve()?, hinted: RefCell::default() })
+        Ok(Self { site: Box::new(config.resolve()?), hinted: RefCell::default() })
     }
 
     fn request(&self, request: Request<'_>) -> Verdict {
@@ -106,7 +106,7 @@ impl Policy for SsoCors {
             let scheme = if request.scheme() == "https" { Scheme::Https } else { Scheme::Http };
             Client { scheme, port, origin: origin.map(<[u8]>::to_vec) }
         });
-        let plan = response::plan(&self.site, head.headers(), &client);
+        let plan = response::plan(&self.site, &head, &client);
         for change in &plan.changes {
             self.check_edit(change.name, edit_response(response, change));
         }

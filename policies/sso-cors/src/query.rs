@@ -16,7 +16,9 @@ impl Names {
     pub(crate) fn new(names: &[String]) -> Result<Self, String> {
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte);
         if let Some(wrong) = names.iter().find(|name| name.is_empty() || name.len() >= 64 || !name.bytes().all(valid)) {
-            return Err(format!("rewrite_query: {wrong:?} is no parameter name: write letters, digits, '.', '_', '~' and '-', at most 63"));
+            return Err(format!(
+                "rewrite_query: {wrong:?} is no parameter name: write letters, digits, '.', '_', '~' and '-', at most 63"
+            ));
         }
         let names: Vec<_> = names.iter().map(|name| name.as_bytes().to_vec()).collect();
         let lengths = names.iter().fold(0, |bits, name| bits | length_bit(name));
@@ -88,7 +90,10 @@ mod tests {
             "/cb?redirect_uri=https%3A%2F%2Fpub.example%2Fa%2Bb&state=x%20y",
             Some("/cb?redirect_uri=https%3A%2F%2Forg.example%2Fa%2Bb&state=x%20y"),
         );
-        check("/?a=1&returnURL=https://pub.example/x#https://pub.example", Some("/?a=1&returnURL=https://org.example/x#https://pub.example"));
+        check(
+            "/?a=1&returnURL=https://pub.example/x#https://pub.example",
+            Some("/?a=1&returnURL=https://org.example/x#https://pub.example"),
+        );
         check(
             "/?redirect_uri=https%3a%2f%2fpub.example&&ReturnUrl=https%3A%2F%2FPUB.example",
             Some("/?redirect_uri=https%3a%2f%2forg.example&&ReturnUrl=https%3A%2F%2Forg.example"),

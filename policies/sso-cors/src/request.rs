@@ -2,7 +2,7 @@
 
 use weir_sdk::{Head, Reply};
 
-use crate::authority::split_port;
+use crate::authority::{parse_port, split_port};
 use crate::config::Site;
 use crate::cors::{self, Known};
 use crate::query;
@@ -47,7 +47,9 @@ pub(crate) struct Plan<'a> {
 
 impl<'a> Inbound<'a> {
     pub(crate) fn read(head: &'a Head) -> Self {
-        let mut own = Self { method: head.method(), target: head.target(), ..Self::default() };
+        let mut line = head.first_line().splitn(2, |byte| *byte == b' ');
+        let (method, target) = (line.next().unwrap_or_default(), line.next().unwrap_or_default());
+        let mut own = Self { method, target, ..Self::default() };
         for (number, (name, value)) in head.headers().enumerate() {
             match name {
                 "host" if number == 0 => own.host = Some(value),
@@ -65,7 +67,7 @@ impl<'a> Inbound<'a> {
     pub(crate) fn plan(&self, site: &Site, authority: &[u8], spoke_https: impl Fn() -> bool) -> Plan<'a> {
         let (host, port) = split_port(authority);
         let is_public_host = site.public.is_host(host);
-        let port = port.filter(|_| is_public_host).and_then(crate::authority::parse_port);
+        let port = port.filter(|_| is_public_host).and_then(parse_port);
         let inward = site.inward(port);
         let known = self.origin.value.map(|origin| match self.origin.repeated {
             true => Known::Foreign,
@@ -81,12 +83,14 @@ impl<'a> Inbound<'a> {
             return plan;
         }
         plan.rename_host = is_public_host && site.public.port.is_none_or(|own| port.is_none_or(|port| port == own));
-        plan.origin = self.origin.value.filter(|_| known == Some(Known::Public)).and_then(|origin| inward.replace(origin, Form::Plain));
-        plan.referer = self.referer.value.filter(|_| !self.referer.repeated).and_then(|referer| {
+        plan.origin =
+            self.origin.value.filter(|_| known == Some(Known::Public)).and_then(|origin| inward.replace(origin, Form::Plain));
+        let named = |text: &&[u8]| site.public_finder.occurs(text);
+        plan.referer = self.referer.value.filter(|_| !self.referer.repeated).filter(named).and_then(|referer| {
             let start = Start::read(referer, Form::Plain)?;
-            if cors::is_public(referer, &start, &inward, &spoke_https) { inward.replace_at(referer, &start) } else { None }
+            cors::is_public(referer, &start, &inward, &spoke_https).then(|| inward.replace_at(referer, &start))?
         });
-        plan.target = query::rewrite(self.target, &site.query, &inward);
+        plan.target = Some(self.target).filter(named).and_then(|target| query::rewrite(target, &site.query, &inward));
         let listed = self.origin.value.filter(|_| known == Some(Known::Listed));
         plan.state = State { port: port.filter(|_| site.public.port.is_none()), origin: listed }.write();
         plan

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::cell::LazyCell;
 
+use weir_sdk::Head;
+
 use crate::authority::Scheme;
 use crate::config::Site;
 use crate::url::{Form, Start};
@@ -35,16 +37,12 @@ pub(crate) struct Change<'h> {
     pub(crate) values: Vec<Cow<'h, [u8]>>,
 }
 
-/// Decides over the headers of a response. `client` is asked only when something depends on it.
-pub(crate) fn plan<'h>(
-    site: &Site,
-    headers: impl Iterator<Item = (&'h str, &'h [u8])> + Clone,
-    client: &LazyCell<Client, impl FnOnce() -> Client>,
-) -> Plan<'h> {
+/// Decides over the head of a response. `client` is asked only when something depends on it.
+pub(crate) fn plan<'h>(site: &Site, head: &'h Head, client: &LazyCell<Client, impl FnOnce() -> Client>) -> Plan<'h> {
     let mut plan = Plan::default();
     let mut cors = Cors::default();
     let mut edits = Vec::new();
-    for (number, (name, value)) in headers.clone().enumerate() {
+    for (number, (name, value)) in head.headers().enumerate() {
         match name {
             "access-control-allow-origin" => cors.allow_origin = Some(value),
             "access-control-allow-credentials" => cors.credentials = value.eq_ignore_ascii_case(b"true"),
@@ -52,14 +50,14 @@ pub(crate) fn plan<'h>(
             _ => {
                 let edit = rewrite(name, value, site, client);
                 let seen = edit.as_deref().unwrap_or(value);
-                if !site.same_host && site.finder.names_host(seen) && !plan.leftovers.contains(&name) {
+                if !site.same_host && site.origin_finder.names_host(seen) && !plan.leftovers.contains(&name) {
                     plan.leftovers.push(name);
                 }
                 edits.extend(edit.map(|edit| (number, name, edit)));
             }
         }
     }
-    plan.changes = group(edits, headers);
+    plan.changes = group(edits, head);
     cors.decide(site, client, &mut plan);
     plan
 }
@@ -70,8 +68,14 @@ fn rewrite(name: &str, value: &[u8], site: &Site, client: &LazyCell<Client, impl
     }
     if !matches!(
         name,
-        "location" | "content-location" | "refresh" | "link" | "content-security-policy" | "content-security-policy-report-only" | "x-frame-options"
-    ) || !site.finder.occurs(value)
+        "location"
+            | "content-location"
+            | "refresh"
+            | "link"
+            | "content-security-policy"
+            | "content-security-policy-report-only"
+            | "x-frame-options"
+    ) || !site.origin_finder.occurs(value)
     {
         return None;
     }
@@ -86,13 +90,10 @@ fn rewrite(name: &str, value: &[u8], site: &Site, client: &LazyCell<Client, impl
 }
 
 /// Joins edited values with the untouched ones of the same header, because the gateway replaces a header as a whole.
-fn group<'h>(
-    mut edits: Vec<(usize, &'h str, Vec<u8>)>,
-    headers: impl Iterator<Item = (&'h str, &'h [u8])> + Clone,
-) -> Vec<Change<'h>> {
+fn group<'h>(mut edits: Vec<(usize, &'h str, Vec<u8>)>, head: &'h Head) -> Vec<Change<'h>> {
     let mut changes: Vec<Change<'h>> = Vec::new();
     while let Some(&(_, name, _)) = edits.first() {
-        let own = headers.clone().enumerate().filter(|(_, (other, _))| *other == name);
+        let own = head.headers().enumerate().filter(|(_, (other, _))| *other == name);
         let values = own.map(|(number, (_, value))| match edits.iter_mut().find(|(edited, ..)| *edited == number) {
             Some((.., edit)) => Cow::Owned(std::mem::take(edit)),
             None => Cow::Borrowed(value),
@@ -131,7 +132,7 @@ impl<'h> Cors<'h> {
         if allowed == b"*" && self.credentials {
             plan.changes.push(Change { name: ALLOW_ORIGIN, values: Vec::new() });
             plan.vary = !self.varies;
-        } else if site.finder.occurs(allowed) {
+        } else if site.origin_finder.occurs(allowed) {
             let mapping = site.outward(client.scheme, client.port);
             let start = Start::read(allowed, Form::Plain).filter(|start| start.end == allowed.len());
             match start.and_then(|start| mapping.replace_at(allowed, &start)) {
@@ -139,7 +140,7 @@ impl<'h> Cors<'h> {
                     plan.changes.push(Change { name: ALLOW_ORIGIN, values: vec![Cow::Owned(origin)] });
                     plan.vary = !self.varies;
                 }
-                None if !site.same_host && site.finder.names_host(allowed) => plan.leftovers.push(ALLOW_ORIGIN),
+                None if !site.same_host && site.origin_finder.names_host(allowed) => plan.leftovers.push(ALLOW_ORIGIN),
                 None => {}
             }
         }

@@ -115,12 +115,17 @@ impl Mapping<'_> {
 }
 
 fn read_scheme(text: &[u8], form: Form) -> (Option<Scheme>, bool, usize) {
-    const SCHEMES: [(&[u8], Scheme, bool); 4] =
-        [(b"https", Scheme::Https, false), (b"http", Scheme::Http, false), (b"wss", Scheme::Https, true), (b"ws", Scheme::Http, true)];
+    const SCHEMES: [(&[u8], Scheme, bool); 4] = [
+        (b"https", Scheme::Https, false),
+        (b"http", Scheme::Http, false),
+        (b"wss", Scheme::Https, true),
+        (b"ws", Scheme::Http, true),
+    ];
     SCHEMES
         .iter()
         .find(|(name, ..)| {
-            text.get(..name.len()).is_some_and(|own| own.eq_ignore_ascii_case(name)) && skip(text, name.len(), b':', form).is_some()
+            text.get(..name.len()).is_some_and(|own| own.eq_ignore_ascii_case(name))
+                && skip(text, name.len(), b':', form).is_some()
         })
         .map_or((None, false, 0), |(name, scheme, socket)| (Some(*scheme), *socket, name.len()))
 }

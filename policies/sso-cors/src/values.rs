@@ -164,7 +164,8 @@ mod tests {
     #[test]
     fn location_on_another_port_and_scheme() {
         let site = site();
-        let location = |text: &str, expected| check(url(text.as_bytes(), &site, &site.outward(Scheme::Http, Some(8080))), expected);
+        let location =
+            |text: &str, expected| check(url(text.as_bytes(), &site, &site.outward(Scheme::Http, Some(8080))), expected);
         location("https://org.partner.test/a", Some("http://pub.example:8080/a"));
         location(
             "https://idp.example/?wreply=https%3A%2F%2Forg.partner.test%2F",
@@ -235,7 +236,11 @@ mod tests {
         check("a=b;domain = org.partner.test ;HttpOnly", false, Some("a=b;HttpOnly"));
         check("a=b; Domain=.partner.test", false, Some("a=b"));
         check("a=b; Domain=x; Domain=org.partner.test; Domain=org.partner.test; Path=/", false, Some("a=b; Domain=x; Path=/"));
-        check("a=b; Expires=Wed, 21 Oct 2026 07:28:00 GMT; Path=/", true, Some("a=b; Expires=Wed, 21 Oct 2026 07:28:00 GMT; Path=/; Secure"));
+        check(
+            "a=b; Expires=Wed, 21 Oct 2026 07:28:00 GMT; Path=/",
+            true,
+            Some("a=b; Expires=Wed, 21 Oct 2026 07:28:00 GMT; Path=/; Secure"),
+        );
         check("a=b; SameSite=None; secure", true, None);
         check("secure=1; Path=/", true, Some("secure=1; Path=/; Secure"));
         check("Secure; Path=/", true, Some("Secure; Path=/; Secure"));

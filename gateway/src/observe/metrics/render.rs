@@ -132,12 +132,12 @@ fn sites(sums: &BTreeMap<Arc<str>, SiteCells>, text: &mut Text) {
 }
 
 fn policies(sums: &BTreeMap<Arc<str>, PolicyCells>, text: &mut Text) {
-    let phases = || {
-        let of_policy = |(policy, cells)| Phase::ALL.into_iter().zip(&cells.0).map(move |(phase, cells)| (policy, phase, cells));
-        sums.iter().flat_map(of_policy)
-    };
+    let phases: Vec<_> = sums
+        .iter()
+        .flat_map(|(policy, cells)| Phase::ALL.into_iter().zip(&cells.0).map(move |(phase, cells)| (policy, phase, cells)))
+        .collect();
     text.family("weir_policy_decisions_total", "counter", "Policy calls by phase, verdict and mode.");
-    for (policy, phase, cells) in phases() {
+    for &(policy, phase, cells) in &phases {
         for (verdict, by_mode) in VERDICTS.iter().zip(&cells.calls) {
             for (mode, cell) in MODES.iter().zip(by_mode) {
                 let labels = [("policy", &**policy), ("phase", phase.name()), ("verdict", verdict.name()), ("mode", mode.name())];
@@ -146,7 +146,7 @@ fn policies(sums: &BTreeMap<Arc<str>, PolicyCells>, text: &mut Text) {
         }
     }
     text.family("weir_policy_duration_seconds", "histogram", "Wall time of policy calls, waiting included.");
-    for (policy, phase, cells) in phases() {
+    for (policy, phase, cells) in phases {
         if cells.duration.buckets.iter().any(|bucket| bucket.get() > 0) {
             let labels = [("policy", &**policy), ("phase", phase.name())];
             text.histogram("weir_policy_duration_seconds", &labels, &POLICY_BOUNDS, &cells.duration);

@@ -32,7 +32,9 @@ pub(super) fn refusal(hello: &ClientHello, have_rsa: bool, have_ecdsa: bool) -> 
 
 fn common(hello: &ClientHello) -> Option<&'static str> {
     if !hello.null_compression {
-        return Some("only compressed records are offered: no server accepts this hello, look for a broken TLS library on the device");
+        return Some(
+            "only compressed records are offered: no server accepts this hello, look for a broken TLS library on the device",
+        );
     }
     if !hello.has(SIGNATURE_ALGORITHMS) {
         return Some(
@@ -68,7 +70,9 @@ fn refusal_12(hello: &ClientHello, have_rsa: bool, have_ecdsa: bool) -> Option<&
             );
         }
         (true, false) if !have_ecdsa => {
-            return Some("this client (Windows 7 to 8.1, Server 2008 R2 to 2012 R2) needs an ECDSA certificate: add one to this site");
+            return Some(
+                "this client (Windows 7 to 8.1, Server 2008 R2 to 2012 R2) needs an ECDSA certificate: add one to this site",
+            );
         }
         (false, true) if !have_rsa => return Some("this client needs an RSA certificate: add one to this site"),
         _ => {}

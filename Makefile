@@ -1,0 +1,44 @@
+# `make` lists the targets.
+CARGO     ?= cargo
+BUILD     := target/policies
+POLICIES  := geoip ips agent-acl sso-cors
+GUESTS    := $(notdir $(patsubst %/,%,$(wildcard tests/fixtures/guests/*/)))
+WASM      := --profile policies --target wasm32-wasip2
+OUT       := $(or $(CARGO_TARGET_DIR),target)/wasm32-wasip2/policies
+
+.PHONY: help demo test lint build policies guests bench clean toolchain
+
+help: ## This list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: build ## Build everything and try it: a sample origin behind four policies on 127.0.0.1:8443
+	./target/release/weir demo
+
+test: lint guests build ## Format, lints and every test, against the real binary and real components
+	scripts/test
+
+lint: policies ## Formatting and clippy, warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+
+build: policies ## target/release/weir
+	$(CARGO) build --release --workspace --bins
+
+policies: toolchain ## target/policies/*.wasm
+	$(CARGO) build $(WASM) $(addprefix -p ,$(POLICIES))
+	@mkdir -p $(BUILD)
+	@for name in $(POLICIES); do cmp -s $(OUT)/$$(echo $$name | tr - _).wasm $(BUILD)/$$name.wasm || cp $(OUT)/$$(echo $$name | tr - _).wasm $(BUILD)/$$name.wasm; done
+
+guests: toolchain ## target/guests/*.wasm: the plugins that tests use
+	$(CARGO) build $(WASM) $(addprefix -p guest-,$(GUESTS))
+	@mkdir -p target/guests
+	@for name in $(GUESTS); do cp $(OUT)/guest_$$(echo $$name | tr - _).wasm target/guests/$$name.wasm; done
+
+bench: build ## CPU per request beside nginx and HAProxy, when they are installed
+	$(CARGO) run --release -p weir-tests --bin bench
+
+clean: ## Remove everything that was built
+	$(CARGO) clean
+
+toolchain:
+	@rustup toolchain install >/dev/null 2>&1 || rustup toolchain install

@@ -1,0 +1,188 @@
+//! The admin API: what runs, how it is, and the operator's orders. On a unix socket by default, outside every policy.
+
+mod client;
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::extract::{Request, State as Extracted};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{mpsc, oneshot};
+
+pub use client::{AdminError, call};
+
+use crate::config::AdminAddress;
+use crate::observe::metrics;
+use crate::runtime::builder::Event;
+use crate::runtime::plugins::{Row, Status};
+use crate::runtime::worker::Shared;
+
+/// What the API answers from.
+#[derive(Debug)]
+pub struct State {
+    /// Shared with the workers.
+    pub shared: Arc<Shared>,
+    /// The plugin table.
+    pub plugins: Arc<Status>,
+    /// Orders for the builder.
+    pub events: mpsc::UnboundedSender<Event>,
+}
+
+/// Serves the API until the task is ended. An address that cannot be had is an error in the log, not the end of the gateway.
+pub async fn serve(address: AdminAddress, state: Arc<State>) {
+    let router = Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics_text))
+        .route("/v1/config", get(config))
+        .route("/v1/plugins", get(plugins))
+        .route("/v1/upstreams", get(upstreams))
+        .route("/v1/reload", post(reload))
+        .with_state(state);
+    let served = match &address {
+        AdminAddress::Unix(path) => {
+            // What is there is the socket of a gateway that has ended: a running one answers.
+            if tokio::net::UnixStream::connect(path).await.is_ok() {
+                tracing::error!(path = %path.display(), "another gateway answers at the admin socket; this one has none");
+                return;
+            }
+            drop(std::fs::remove_file(path));
+            match UnixListener::bind(path) {
+                Ok(listener) => {
+                    if let Err(error) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)) {
+                        tracing::warn!("cannot restrict the admin socket: {error}");
+                    }
+                    axum::serve(listener, router).await
+                }
+                Err(error) => Err(error),
+            }
+        }
+        AdminAddress::Tcp { address, token } => {
+            let secret = match std::fs::read_to_string(token) {
+                Ok(text) if !text.trim().is_empty() => Arc::<str>::from(text.trim()),
+                Ok(_) => return tracing::error!(path = %token.display(), "the admin token is empty; there is no admin API"),
+                Err(error) => return tracing::error!(path = %token.display(), "cannot read the admin token: {error}"),
+            };
+            let guarded = router.layer(from_fn(move |request, next| authorise(Arc::clone(&secret), request, next)));
+            match TcpListener::bind(address).await {
+                Ok(listener) => axum::serve(listener, guarded).await,
+                Err(error) => Err(error),
+            }
+        }
+    };
+    if let Err(error) = served {
+        tracing::error!("the admin API cannot be served: {error}");
+    }
+}
+
+async fn authorise(secret: Arc<str>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let given = given.strip_prefix("Bearer ").unwrap_or_default().as_bytes();
+    // Every byte is compared, so that time tells nothing about the secret.
+    let differs = given.iter().zip(secret.as_bytes()).fold(given.len() ^ secret.len(), |sum, (a, b)| sum | usize::from(a ^ b));
+    if differs == 0 { next.run(request).await } else { (StatusCode::UNAUTHORIZED, "a bearer token is needed\n").into_response() }
+}
+
+async fn readyz(Extracted(state): Extracted<Arc<State>>) -> Response {
+    if state.shared.draining.load(std::sync::atomic::Ordering::Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
+    }
+    "ready\n".into_response()
+}
+
+async fn metrics_text(Extracted(state): Extracted<Arc<State>>) -> Response {
+    let extra = state.shared.host.plugin_counters();
+    let extra = extra.into_iter().map(|(plugin, name, label, value)| (name, label, plugin, value));
+    let mut text = state.shared.recorder.metrics().render_with(extra);
+    let refused = state.shared.refused.load(std::sync::atomic::Ordering::Relaxed);
+    text.push_str("# HELP weir_connections_over_limit_total Connections closed because there were too many.\n");
+    text.push_str("# TYPE weir_connections_over_limit_total counter\n");
+    text.push_str(&format!("weir_connections_over_limit_total {refused}\n"));
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+}
+
+async fn config(Extracted(state): Extracted<Arc<State>>) -> Json<Value> {
+    let snapshot = state.shared.snapshot.load_full();
+    let sites: Vec<_> = snapshot.config.sites.iter().map(|site| {
+        let hosts: Vec<_> = site.hosts.iter().map(ToString::to_string).collect();
+        let chain: Vec<&str> = site.chain.iter().map(|name| &**name).collect();
+        json!({ "name": &*site.name, "hosts": hosts, "upstream": &*site.upstream, "chain": chain })
+    }).collect();
+    let listeners: Vec<_> = snapshot.config.listeners.iter().map(|one| json!({ "address": one.address, "tls": one.tls })).collect();
+    Json(json!({
+        "generation": snapshot.generation,
+        "path": snapshot.config.path,
+        "sites": sites,
+        "listeners": listeners,
+        "policies": snapshot.config.policies.keys().map(|name| &**name).collect::<Vec<&str>>(),
+    }))
+}
+
+async fn upstreams(Extracted(state): Extracted<Arc<State>>) -> Json<Value> {
+    let now = std::time::Instant::now();
+    let groups: Vec<_> = state.shared.snapshot.load_full().groups.iter().map(|group| {
+        let servers: Vec<_> = group.servers.iter().map(|server| {
+            json!({ "server": &*server.label, "priority": server.priority, "eligible": server.is_eligible(now),
+                    "addresses": *server.addresses() })
+        }).collect();
+        json!({ "name": &*group.name, "servers": servers, "checked": group.health.is_some() })
+    }).collect();
+    Json(json!({ "upstreams": groups }))
+}
+
+async fn plugins(Extracted(state): Extracted<Arc<State>>) -> Json<Value> {
+    let rows: Vec<_> = state.plugins.rows().iter().map(plugin).collect();
+    Json(json!({ "plugins": rows }))
+}
+
+fn plugin(row: &Row) -> Value {
+    let state = match (&row.live, row.removed) {
+        (Some(_), false) => "live",
+        (Some(_), true) => "removed",
+        (None, _) => "rejected",
+    };
+    let policies: Vec<_> = row.generations.iter().map(|generation| {
+        let stats = generation.stats();
+        json!({
+            "policy": &*generation.spec.name, "mode": generation.spec.mode.name(), "since": unix(Some(generation.since)),
+            "calls": stats.calls, "denials": stats.denials, "traps": stats.traps, "timeouts": stats.timeouts,
+            "exhausted": stats.exhausted, "p50_us": stats.p50_us, "p99_us": stats.p99_us,
+        })
+    }).collect();
+    let rejected = row.rejected.as_ref().map(|(digest, reason, at)| json!({ "digest": digest, "reason": reason, "at": unix(Some(*at)) }));
+    json!({
+        "name": row.name,
+        "version": row.live.as_ref().map(|plugin| plugin.version().to_owned()),
+        "digest": row.live.as_ref().map(|plugin| plugin.digest.to_string()),
+        "bytes": row.live.as_ref().map(|plugin| plugin.bytes),
+        "state": state,
+        "since": unix(row.since),
+        "reason": row.rejected.as_ref().map(|(_, reason, _)| reason),
+        "rejected": rejected,
+        "policies": policies,
+    })
+}
+
+/// Seconds since 1970.
+fn unix(time: Option<SystemTime>) -> Option<u64> {
+    Some(time?.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs())
+}
+
+async fn reload(Extracted(state): Extracted<Arc<State>>) -> Response {
+    let (reply, result) = oneshot::channel();
+    if state.events.send(Event::Reload(reply)).is_err() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the gateway is ending\n").into_response();
+    }
+    match result.await {
+        Ok(Ok(generation)) => Json(json!({ "generation": generation })).into_response(),
+        Ok(Err(errors)) => (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "errors": errors.to_json() }))).into_response(),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the gateway is ending\n").into_response(),
+    }
+}

@@ -1,0 +1,221 @@
+//! The command line. Exit codes: 0 done, 1 it did not work, 2 wrong usage.
+
+pub mod bundled;
+mod plugins;
+pub mod print;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::json;
+
+use crate::config::{self, Errors};
+use crate::runtime::run;
+use crate::{admin, demo};
+
+/// A programmable edge gateway with hot-swappable WebAssembly policies.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway in the foreground
+    Run(ConfigFile),
+    /// Check a configuration: everything `run` does short of listening, every mistake at once
+    Check {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Print {"ok", "errors": [...]} instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try Weir without a file: sample origin, certificate, country database, four policies
+    Demo {
+        /// Run the six example requests, print a table, and exit 0 when all behave
+        #[arg(long)]
+        check: bool,
+        /// Port of the TLS listener (0 = any free one)
+        #[arg(long, default_value_t = 8443)]
+        tls_port: u16,
+        /// Port of the plain listener (0 = any free one)
+        #[arg(long, default_value_t = 8080)]
+        plain_port: u16,
+        /// Keep the demo's files in this directory
+        #[arg(long, value_name = "DIR")]
+        keep: Option<PathBuf>,
+    },
+    /// Show the plugins of the running gateway, or write the bundled ones
+    Plugins {
+        #[command(subcommand)]
+        command: Option<PluginsCommand>,
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the running gateway read its configuration again
+    Reload {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Accepted for clarity: a reload always waits for its result
+        #[arg(long)]
+        wait: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PluginsCommand {
+    /// Write the bundled policies (geoip, ips, agent-acl, sso-cors) into a directory
+    Unpack {
+        /// The directory, made when it is not there
+        directory: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration [default: ./weir.toml, then /etc/weir/weir.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    fn path(&self) -> PathBuf {
+        let system = Path::new("/etc/weir/weir.toml");
+        let here = Path::new("weir.toml");
+        match &self.config {
+            Some(path) => path.clone(),
+            None if !here.exists() && system.exists() => system.to_owned(),
+            None => here.to_owned(),
+        }
+    }
+}
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { 2 } else { 0 };
+            // Help to a closed pipe is nobody's loss.
+            drop(error.print());
+            return ExitCode::from(code);
+        }
+    };
+    match cli.command {
+        Command::Run(file) => run_gateway(&file.path()),
+        Command::Check { file, json } => check(&file.path(), json),
+        Command::Demo { check, tls_port, plain_port, keep } => {
+            demo::run(&demo::Options { check, tls: tls_port, plain: plain_port, keep })
+        }
+        Command::Plugins { command: Some(PluginsCommand::Unpack { directory }), json, .. } => unpack(&directory, json),
+        Command::Plugins { command: None, file, json } => plugins::show(&file.path(), json),
+        Command::Reload { file, json, wait: _ } => reload(&file.path(), json),
+    }
+}
+
+fn run_gateway(path: &Path) -> ExitCode {
+    let running = match run::start(path) {
+        Ok(running) => running,
+        Err(errors) => return refuse(&errors),
+    };
+    for (url, _) in running.addresses() {
+        print::err(&format!("listening on {url}"));
+    }
+    print::err(&format!("admin on {}", running.admin()));
+    // A service manager that does not listen is none.
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+    print::err("ready");
+    match running.wait() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, "start it again"),
+    }
+}
+
+fn check(path: &Path, json: bool) -> ExitCode {
+    match run::check(path) {
+        Ok(snapshot) => {
+            let config = &snapshot.config;
+            if json {
+                print::out(&json!({ "ok": true, "errors": [] }).to_string());
+            } else {
+                let (sites, policies) = (config.sites.len(), config.policies.len());
+                print::out(&format!("{}: ok ({sites} sites, {policies} policies)", path.display()));
+            }
+            ExitCode::SUCCESS
+        }
+        Err(errors) if json => {
+            print::out(&json!({ "ok": false, "errors": errors.to_json() }).to_string());
+            ExitCode::FAILURE
+        }
+        Err(errors) => refuse(&errors),
+    }
+}
+
+fn refuse(errors: &Errors) -> ExitCode {
+    for error in errors {
+        print::err(&format!("error: {error}"));
+    }
+    print::err("hint: docs/reference/configuration.md lists every key; `weir check` shows all mistakes at once");
+    ExitCode::FAILURE
+}
+
+fn unpack(directory: &Path, json: bool) -> ExitCode {
+    match bundled::unpack(directory) {
+        Ok(files) if json => {
+            print::out(&json!({ "files": files }).to_string());
+            ExitCode::SUCCESS
+        }
+        Ok(files) => {
+            files.iter().for_each(|file| print::out(&file.display().to_string()));
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&format!("cannot write to {}: {error}", directory.display()), "name a directory you may write to"),
+    }
+}
+
+fn reload(path: &Path, json: bool) -> ExitCode {
+    let address = match config::load(path) {
+        Ok(config) => config.server.admin,
+        // A file that does not check still tells where the running gateway is, unless that is what is wrong.
+        Err(errors) => return refuse(&errors),
+    };
+    match admin::call(&address, "POST", "/v1/reload") {
+        Ok((200, answer)) => {
+            let generation = answer.get("generation").and_then(serde_json::Value::as_u64).unwrap_or_default();
+            print::out(&if json { answer.to_string() } else { format!("generation {generation} is live") });
+            ExitCode::SUCCESS
+        }
+        Ok((_, answer)) => {
+            if json {
+                print::out(&answer.to_string());
+                return ExitCode::FAILURE;
+            }
+            for error in answer.get("errors").and_then(serde_json::Value::as_array).into_iter().flatten() {
+                let text = |key: &str| error.get(key).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+                let line = error.get("line").and_then(serde_json::Value::as_u64).unwrap_or_default();
+                print::err(&format!("error: {}:{line}: {}: {}; {}", text("file"), text("key"), text("message"), text("hint")));
+            }
+            print::err("hint: the configuration that was running is still running");
+            ExitCode::FAILURE
+        }
+        Err(error) => fail(&error.to_string(), "start one with `weir run`"),
+    }
+}
+
+/// One error, one hint, exit code 1.
+fn fail(error: &str, hint: &str) -> ExitCode {
+    print::err(&format!("error: {error}"));
+    print::err(&format!("hint: {hint}"));
+    ExitCode::FAILURE
+}

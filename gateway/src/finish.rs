@@ -1,0 +1,147 @@
+//! The end of an exchange: exactly one record, whatever happened, and what the exchange held is given back.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use weir_plugins::{Exchange, Outcome, Phase};
+
+use crate::http::body::BodyError;
+use crate::observe::metrics::Active;
+use crate::observe::record::{AccessRecord, DecidedBy};
+use crate::runtime::snapshot::Site;
+use crate::runtime::worker::Worker;
+use crate::upstream::attempt::Reuse;
+
+/// How a response body ended.
+#[derive(Debug)]
+pub enum End<'a> {
+    /// All of it was handed to the client's connection.
+    Complete,
+    /// The client's connection ended first.
+    ClientGone,
+    /// The upstream's body, or a policy on it, failed.
+    Upstream(&'a BodyError),
+}
+
+/// An exchange in progress. Whoever holds one ends it: the pipeline's [`InFlight`] until there is a response, its body afterwards.
+#[derive(Debug)]
+pub struct Finish {
+    /// What will be recorded.
+    pub record: Box<AccessRecord>,
+    /// What policies see, when the site has any.
+    pub exchange: Option<Box<Exchange>>,
+    /// Once routed.
+    pub site: Option<Arc<Site>>,
+    /// The upstream connection to give back.
+    pub reuse: Option<Reuse>,
+    /// Counts the request body.
+    pub bytes_in: Arc<AtomicU64>,
+    worker: Rc<Worker>,
+    /// Held for the gauge of exchanges in progress.
+    _active: Active,
+}
+
+/// An exchange that has no response yet. Dropped while it is so, the client has gone.
+#[derive(Debug)]
+pub struct InFlight(pub Option<Box<Finish>>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(finish) = self.0.take() {
+            finish.end(End::ClientGone);
+        }
+    }
+}
+
+impl Finish {
+    /// Starts following an exchange.
+    #[must_use]
+    pub fn new(record: Box<AccessRecord>, worker: Rc<Worker>) -> Box<Self> {
+        let active = worker.shared.recorder.metrics().request();
+        let bytes_in = Arc::default();
+        Box::new(Self { record, exchange: None, site: None, reuse: None, bytes_in, worker, _active: active })
+    }
+
+    /// Counts response bytes.
+    pub const fn sent(&mut self, bytes: usize) {
+        self.record.bytes_out += bytes as u64;
+    }
+
+    /// Takes the exchange back from whoever held it.
+    pub fn give_back(&mut self, exchange: Option<Box<Exchange>>) {
+        self.exchange = exchange.or_else(|| self.exchange.take());
+    }
+
+    /// Ends the exchange: gives the connection back, tells the policies that asked, and records.
+    pub fn end(self: Box<Self>, end: End<'_>) {
+        let Self { mut record, exchange, site, reuse, bytes_in, worker, _active } = *self;
+        record.duration = record.started.elapsed();
+        record.bytes_in = bytes_in.load(Ordering::Relaxed);
+        match end {
+            End::Complete => {
+                if let Some(reuse) = reuse {
+                    worker.pool.keep(reuse.server, reuse.sender, Instant::now());
+                }
+            }
+            End::ClientGone if record.reason.is_empty() => "client_gone".clone_into(&mut record.reason),
+            End::ClientGone => {}
+            End::Upstream(error) => note_body_failure(&mut record, error),
+        }
+        let recorder = &worker.shared.recorder;
+        let Some(exchange) = exchange else {
+            recorder.record(*record);
+            return;
+        };
+        match site {
+            Some(site) if site.chain.wants(Phase::Complete) => {
+                let recorder = recorder.clone();
+                tokio::task::spawn_local(async move {
+                    let mut slot = Some(exchange);
+                    site.chain.complete(&mut slot, &outcome(&record)).await;
+                    absorb(&mut record, slot);
+                    recorder.record(*record);
+                });
+            }
+            _ => {
+                absorb(&mut record, Some(exchange));
+                recorder.record(*record);
+            }
+        }
+    }
+}
+
+fn outcome(record: &AccessRecord) -> Outcome {
+    Outcome {
+        status: record.status,
+        decided_by: record.decided_by.as_str().to_owned(),
+        bytes_in: record.bytes_in,
+        bytes_out: record.bytes_out,
+        duration_us: u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX),
+    }
+}
+
+fn note_body_failure(record: &mut AccessRecord, error: &BodyError) {
+    record.reason = match error {
+        BodyError::Broken(_) => "upstream_body_failed".to_owned(),
+        BodyError::Stalled(_) => "upstream_body_stalled".to_owned(),
+        BodyError::Policy(name) => {
+            record.decided_by = DecidedBy::Policy(Arc::clone(name));
+            "policy_failed_on_body".to_owned()
+        }
+    };
+    if let (Some(attempt), BodyError::Broken(_) | BodyError::Stalled(_)) = (record.attempts.last_mut(), error) {
+        attempt.stage = "body";
+        attempt.outcome = "broken";
+    }
+}
+
+fn absorb(record: &mut AccessRecord, exchange: Option<Box<Exchange>>) {
+    if let Some(exchange) = exchange {
+        let exchange = *exchange;
+        record.decisions = exchange.decisions;
+        record.findings = exchange.findings;
+        record.tags = exchange.tags;
+    }
+}

@@ -1,0 +1,290 @@
+//! Bodies on their way: counted, bounded in time, and followed to their end.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use thiserror::Error;
+use tokio::time::{Sleep, sleep};
+
+use crate::finish::{End, Finish};
+use crate::listen::serve::Busy;
+use crate::pipeline::transform::Transform;
+
+/// Why a body broke off.
+#[derive(Debug, Error)]
+pub enum BodyError {
+    /// The peer's connection or framing failed.
+    #[error("body broke off: {0}")]
+    Broken(#[from] hyper::Error),
+    /// Nothing moved for too long.
+    #[error("no byte of the body for {0:?}")]
+    Stalled(Duration),
+    /// A policy that must see the body failed.
+    #[error("policy {0} failed on the body")]
+    Policy(Arc<str>),
+}
+
+/// A request body: what was read for inspection, then the rest as it comes.
+#[derive(Debug)]
+pub struct RequestBody {
+    prefix: VecDeque<Bytes>,
+    incoming: Option<Incoming>,
+    read: Arc<AtomicU64>,
+    stall: Stall,
+}
+
+/// Fires when nothing moved for a while. Armed only while waiting, so a body that is there costs no timer.
+#[derive(Debug)]
+struct Stall {
+    limit: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stall {
+    const fn new(limit: Duration) -> Self {
+        Self { limit, sleep: None }
+    }
+
+    fn moved(&mut self) {
+        self.sleep = None;
+    }
+
+    fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        self.sleep.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut().poll(context)
+    }
+}
+
+impl RequestBody {
+    /// A body that is relayed as it comes. `read` counts its bytes; `idle` is how long it may stall.
+    #[must_use]
+    pub fn new(incoming: Incoming, read: Arc<AtomicU64>, idle: Duration) -> Self {
+        let incoming = Some(incoming).filter(|body| !body.is_end_stream());
+        Self { prefix: VecDeque::new(), incoming, read, stall: Stall::new(idle) }
+    }
+
+    /// Reads up to `window` bytes and keeps them for sending. Answers them in one piece, and whether that is all of the body.
+    ///
+    /// # Errors
+    /// The body broke off or stalled.
+    pub async fn window(&mut self, window: usize) -> Result<(Bytes, bool), BodyError> {
+        let mut size = 0;
+        while size < window && !self.is_read() {
+            let next = tokio::time::timeout(self.stall.limit, self.next_data()).await;
+            match next.map_err(|_| BodyError::Stalled(self.stall.limit))?? {
+                Some(bytes) => {
+                    size += bytes.len();
+                    self.prefix.push_back(bytes);
+                }
+                None => break,
+            }
+        }
+        let complete = self.is_read() && size <= window;
+        let whole = match (self.prefix.len(), self.prefix.front()) {
+            (0, _) => Bytes::new(),
+            (1, Some(only)) => only.clone(),
+            _ => self.prefix.iter().flatten().copied().collect::<Vec<u8>>().into(),
+        };
+        Ok((whole.slice(..window.min(whole.len())), complete))
+    }
+
+    fn is_read(&self) -> bool {
+        self.incoming.is_none()
+    }
+
+    async fn next_data(&mut self) -> Result<Option<Bytes>, BodyError> {
+        while let Some(incoming) = &mut self.incoming {
+            match incoming.frame().await {
+                Some(Ok(frame)) => {
+                    if incoming.is_end_stream() {
+                        self.incoming = None;
+                    }
+                    if let Ok(data) = frame.into_data() {
+                        self.read.fetch_add(data.len() as u64, Ordering::Relaxed);
+                        return Ok(Some(data));
+                    }
+                }
+                Some(Err(error)) => return Err(error.into()),
+                None => self.incoming = None,
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let body = self.get_mut();
+        if let Some(bytes) = body.prefix.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        let Some(incoming) = &mut body.incoming else { return Poll::Ready(None) };
+        match Pin::new(incoming).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                body.stall.moved();
+                if let Some(data) = frame.data_ref() {
+                    body.read.fetch_add(data.len() as u64, Ordering::Relaxed);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => {
+                ready!(body.stall.poll_stalled(context));
+                Poll::Ready(Some(Err(BodyError::Stalled(body.stall.limit))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.prefix.is_empty() && self.incoming.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let held: u64 = self.prefix.iter().map(|bytes| bytes.len() as u64).sum();
+        let rest = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::new();
+        hint.set_lower(held + rest.lower());
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(held + upper);
+        }
+        hint
+    }
+}
+
+/// A response body. Its end, whatever it is, ends the exchange.
+#[derive(Debug)]
+pub struct ResponseBody {
+    source: Source,
+    stall: Stall,
+    finish: Option<Box<Finish>>,
+    /// Tells the connection when the exchange has ended.
+    busy: Option<Busy>,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// Made by the gateway or a policy.
+    Full(Option<Bytes>),
+    /// Relayed.
+    Upstream(Incoming),
+    /// Relayed through policies.
+    Transformed(Box<Transform>),
+}
+
+impl ResponseBody {
+    /// A body in one piece.
+    #[must_use]
+    pub fn full(bytes: Bytes, finish: Box<Finish>) -> Self {
+        let source = Source::Full(Some(bytes).filter(|bytes| !bytes.is_empty()));
+        Self { source, stall: Stall::new(Duration::MAX), finish: Some(finish), busy: None }
+    }
+
+    /// Nothing, for an exchange that lives on elsewhere (a tunnel).
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self { source: Source::Full(None), stall: Stall::new(Duration::MAX), finish: None, busy: None }
+    }
+
+    /// A relayed body that may stall for `idle`.
+    #[must_use]
+    pub fn upstream(incoming: Incoming, idle: Duration, finish: Box<Finish>) -> Self {
+        Self { source: Source::Upstream(incoming), stall: Stall::new(idle), finish: Some(finish), busy: None }
+    }
+
+    /// A body that passes through policies piece by piece.
+    #[must_use]
+    pub fn transformed(transform: Box<Transform>, idle: Duration, finish: Box<Finish>) -> Self {
+        Self { source: Source::Transformed(transform), stall: Stall::new(idle), finish: Some(finish), busy: None }
+    }
+
+    /// Keeps the connection busy until the body has ended.
+    #[must_use]
+    pub fn holding(mut self, busy: Busy) -> Self {
+        self.busy = Some(busy);
+        self
+    }
+
+    fn end(&mut self, end: End<'_>) {
+        self.busy = None;
+        if let Some(mut finish) = self.finish.take() {
+            if let Source::Transformed(transform) = &mut self.source {
+                finish.give_back(transform.take_exchange());
+            }
+            finish.end(end);
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let body = self.get_mut();
+        let polled = match &mut body.source {
+            Source::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Upstream(incoming) => Pin::new(incoming).poll_frame(context).map_err(BodyError::from),
+            Source::Transformed(transform) => transform.poll_frame(context),
+        };
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                body.stall.moved();
+                if let (Some(data), Some(finish)) = (frame.data_ref(), &mut body.finish) {
+                    finish.sent(data.len());
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                body.end(End::Upstream(&error));
+                Poll::Ready(Some(Err(error)))
+            }
+            Poll::Ready(None) => {
+                body.end(End::Complete);
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                ready!(body.stall.poll_stalled(context));
+                let error = BodyError::Stalled(body.stall.limit);
+                body.end(End::Upstream(&error));
+                Poll::Ready(Some(Err(error)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Full(bytes) => bytes.is_none(),
+            Source::Upstream(incoming) => incoming.is_end_stream(),
+            Source::Transformed(transform) => transform.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Upstream(incoming) => incoming.size_hint(),
+            Source::Transformed(_) => SizeHint::new(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // A body whose length was declared is dropped by hyper after its last byte, without a final poll.
+        let end = if self.is_end_stream() { End::Complete } else { End::ClientGone };
+        self.end(end);
+    }
+}
+

@@ -1,0 +1,12 @@
+//! HTTP between two connections: what is refused, what is stripped and added, how bodies flow.
+//!
+//! [`guard`] refuses ambiguous heads, [`authority`] reads hosts, [`hop`] and [`forwarded`] edit headers, [`body`] carries bodies both
+//! ways and notices their end, [`upgrade`] joins two connections, [`respond`] is the only place that makes responses.
+
+pub mod authority;
+pub mod body;
+pub mod forwarded;
+pub mod guard;
+pub mod hop;
+pub mod respond;
+pub mod upgrade;

@@ -1,0 +1,211 @@
+//! One connection, from the accepted socket to HTTP: PROXY header, ClientHello, TLS handshake, connection phase.
+
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use ipnet::IpNet;
+use tokio::net::TcpStream;
+use weir_plugins::{ConnectionFacts, Decision, Exchange, Phase, Verdict};
+
+use super::accept::{Listening, Permit};
+use super::io::{Timed, Waits};
+use super::{proxy_protocol, serve};
+use crate::conn::{ClientIp, ConnInfo, PeerAddr, TlsInfo};
+use crate::http::forwarded;
+use crate::observe::metrics::Active;
+use crate::observe::record::{ConnectionRecord, DecidedBy};
+use crate::runtime::snapshot::{Site, Snapshot};
+use crate::runtime::worker::Worker;
+use crate::tls::handshake::{self, HandshakeError};
+
+/// A connection, shared by the exchanges on it.
+#[derive(Debug)]
+pub struct Conn {
+    /// Frozen after the handshake.
+    pub info: Arc<ConnInfo>,
+    verdicts: RefCell<Vec<Asked>>,
+    _permit: Permit,
+    _active: Active,
+}
+
+/// The connection phase's answer for one site and one snapshot.
+#[derive(Debug)]
+struct Asked {
+    site: Arc<str>,
+    generation: u64,
+    verdict: Verdict,
+    tags: Vec<(String, String)>,
+    /// For the record of the first exchange.
+    decisions: Vec<Decision>,
+}
+
+/// Serves a connection to its end.
+pub async fn run(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, listening: Arc<Listening>, permit: Permit) {
+    let snapshot = worker.snapshot();
+    // Answers are written whole: waiting for an acknowledgement would only delay them.
+    drop(stream.set_nodelay(true));
+    let mut stream = stream;
+    let mut client = ClientIp(peer.ip().to_canonical());
+    if listening.proxy_protocol && forwarded::is_trusted(peer.ip(), &snapshot.config.trusted_proxies) {
+        let read = tokio::time::timeout(snapshot.config.limits.tls_handshake, proxy_protocol::read(&mut stream)).await;
+        match read {
+            Ok(Ok(Some(address))) => client = ClientIp(address),
+            Ok(Ok(None)) => {}
+            Ok(Err(reason)) => return lost(&worker, &listening, peer, client, None, "bad_proxy_header", reason),
+            Err(_) => return lost(&worker, &listening, peer, client, None, "proxy_header_timeout", String::new()),
+        }
+    }
+    let limits = &snapshot.config.limits;
+    let waits = Waits { idle: limits.idle, head: limits.request_head, write: limits.write_idle };
+    let opened = Opened { worker: &worker, listening: &listening, peer, client };
+    if !listening.tls {
+        let conn = opened.conn(None, permit);
+        return serve::http1(worker, conn, stream, waits).await;
+    }
+    let Some(config) = &snapshot.tls else { return };
+    let limit = limits.tls_handshake;
+    let admit = |sni: Option<&str>| is_refused_by_outage(&snapshot, sni);
+    match tokio::time::timeout(limit, handshake::accept(stream, config, admit)).await {
+        Ok(Ok((stream, info))) => {
+            let is_h2 = info.alpn.as_deref() == Some("h2");
+            let conn = opened.conn(Some(info), permit);
+            if conn.is_denied_silently(&snapshot).await {
+                let (info, site) = (Arc::clone(&conn.info), None);
+                return worker.shared.recorder.record_connection(connection_record(info, site, "policy_denied", String::new()));
+            }
+            // Frames that start no request (SETTINGS, PING) must not look like a slow head.
+            let waits = if is_h2 { Waits { head: waits.idle, ..waits } } else { waits };
+            let stream = Timed::new(stream, Arc::default(), waits);
+            if is_h2 { serve::http2(worker, conn, stream).await } else { serve::http1_timed(worker, conn, stream).await }
+        }
+        Ok(Err(HandshakeError { info, reason, detail })) => {
+            lost(&worker, &listening, peer, client, info, reason, detail);
+        }
+        Err(_) => lost(&worker, &listening, peer, client, None, "tls_handshake_timeout", format!("not done within {limit:?}")),
+    }
+}
+
+/// While every server of a site is down, its connections are refused when the site says so: agents then use their own secondary.
+fn is_refused_by_outage(snapshot: &Snapshot, sni: Option<&str>) -> Option<&'static str> {
+    let site = snapshot.hosts.find(sni.unwrap_or_default())?;
+    let down = site.refuse_when_down && site.group.as_ref().is_some_and(|group| group.is_down(std::time::Instant::now()));
+    down.then_some("upstream_down")
+}
+
+struct Opened<'a> {
+    worker: &'a Rc<Worker>,
+    listening: &'a Listening,
+    peer: SocketAddr,
+    client: ClientIp,
+}
+
+impl Opened<'_> {
+    fn conn(&self, tls: Option<TlsInfo>, permit: Permit) -> Rc<Conn> {
+        let info = info(self.worker, self.listening, self.peer, self.client, tls);
+        let active = self.worker.shared.recorder.metrics().connection();
+        Rc::new(Conn { info, verdicts: RefCell::default(), _permit: permit, _active: active })
+    }
+}
+
+fn info(worker: &Worker, listening: &Listening, peer: SocketAddr, client: ClientIp, tls: Option<TlsInfo>) -> Arc<ConnInfo> {
+    let country = worker.country(client);
+    Arc::new(ConnInfo { listener: Arc::clone(&listening.name), peer: PeerAddr(peer), client, tls, country })
+}
+
+fn lost(
+    worker: &Rc<Worker>,
+    listening: &Listening,
+    peer: SocketAddr,
+    client: ClientIp,
+    tls: Option<TlsInfo>,
+    reason: &str,
+    detail: String,
+) {
+    let site = tls.as_ref().and_then(|tls| tls.sni.as_deref()).and_then(|sni| worker.snapshot().hosts.find(sni).cloned());
+    let info = info(worker, listening, peer, client, tls);
+    worker.shared.recorder.record_connection(connection_record(info, site.map(|site| Arc::clone(&site.name)), reason, detail));
+}
+
+/// A connection that ended before it was one.
+pub fn connection_record(conn: Arc<ConnInfo>, site: Option<Arc<str>>, reason: &str, detail: String) -> ConnectionRecord {
+    ConnectionRecord { time: SystemTime::now(), conn, site, decided_by: DecidedBy::Gateway, reason: reason.to_owned(), detail }
+}
+
+impl Conn {
+    /// Whether the other end is a proxy whose forwarding headers are believed.
+    #[must_use]
+    pub fn is_trusted(&self, proxies: &[IpNet]) -> bool {
+        !proxies.is_empty() && forwarded::is_trusted(self.info.client.0, proxies)
+    }
+
+    /// Keeps the connection counted as open for as long as the answer lives.
+    #[must_use]
+    pub fn hold(self: &Rc<Self>) -> Rc<Self> {
+        Rc::clone(self)
+    }
+
+    /// What policies see of it.
+    #[must_use]
+    pub fn facts(&self) -> ConnectionFacts {
+        let tls = self.info.tls.as_ref();
+        let shared = |text: &String| Arc::from(text.as_str());
+        ConnectionFacts {
+            client_ip: self.info.client.0,
+            peer_ip: canonical(self.info.peer),
+            listener: Arc::clone(&self.info.listener),
+            server_name: tls.and_then(|tls| tls.sni.as_ref()).map(shared),
+            tls_version: tls.map(|tls| tls.version),
+            ja4: tls.and_then(|tls| tls.ja4.as_ref()).map(shared),
+        }
+    }
+
+    /// The connection phase's verdict for a site: asked once per connection and snapshot. Its tags go to every exchange, its
+    /// decisions to the first.
+    pub async fn connection_verdict(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        site: &Arc<Site>,
+        exchange: Option<&mut Exchange>,
+    ) -> Verdict {
+        let is_known = |asked: &Asked| asked.generation == snapshot.generation && asked.site == site.name;
+        if !self.verdicts.borrow().iter().any(is_known) {
+            let asked = self.ask(snapshot, site).await;
+            let mut verdicts = self.verdicts.borrow_mut();
+            // One connection asks for few sites; old snapshots are forgotten.
+            verdicts.retain(|asked| asked.generation == snapshot.generation);
+            verdicts.push(asked);
+        }
+        let mut verdicts = self.verdicts.borrow_mut();
+        let Some(asked) = verdicts.iter_mut().find(|asked| is_known(asked)) else { return Verdict::Continue };
+        if let Some(exchange) = exchange {
+            exchange.tags.extend(asked.tags.iter().cloned());
+            exchange.decisions.append(&mut asked.decisions);
+        }
+        asked.verdict.clone()
+    }
+
+    async fn ask(&self, snapshot: &Snapshot, site: &Arc<Site>) -> Asked {
+        let mut slot = Some(Box::new(Exchange::connection(self.facts(), Arc::clone(&site.name))));
+        let verdict = site.chain.connection(&mut slot).await;
+        let (tags, decisions) = slot.map(|exchange| (exchange.tags, exchange.decisions)).unwrap_or_default();
+        Asked { site: Arc::clone(&site.name), generation: snapshot.generation, verdict, tags, decisions }
+    }
+
+    /// Whether the connection phase wants this connection closed before a byte of HTTP. Other refusals are answered over HTTP, with a
+    /// reference id.
+    async fn is_denied_silently(&self, snapshot: &Arc<Snapshot>) -> bool {
+        let Some(sni) = self.info.tls.as_ref().and_then(|tls| tls.sni.as_deref()) else { return false };
+        let Some(site) = snapshot.hosts.find(sni).filter(|site| site.chain.wants(Phase::Connection)) else { return false };
+        if self.is_trusted(&snapshot.config.trusted_proxies) {
+            return false;
+        }
+        matches!(self.connection_verdict(snapshot, site, None).await, Verdict::Deny(refusal) if refusal.status == 0)
+    }
+}
+
+fn canonical(peer: PeerAddr) -> IpAddr {
+    peer.0.ip().to_canonical()
+}

@@ -1,0 +1,144 @@
+//! HTTP on one connection, until its end or until the worker drains.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::conn::{Conn, connection_record};
+use super::io::{Activity, Timed, Waits};
+use crate::http::body::ResponseBody;
+use crate::pipeline::{self, Closed};
+use crate::runtime::worker::Worker;
+use crate::upstream::connect::LocalExecutor;
+
+/// HTTP/1 on a stream without deadlines of its own yet.
+pub async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(worker: Rc<Worker>, conn: Rc<Conn>, stream: S, waits: Waits) {
+    http1_timed(worker, conn, Timed::new(stream, Arc::default(), waits)).await;
+}
+
+/// HTTP/1 on a stream with deadlines.
+pub async fn http1_timed<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    worker: Rc<Worker>,
+    conn: Rc<Conn>,
+    stream: Timed<S>,
+) {
+    let limits = worker.snapshot().config.limits;
+    let activity = stream.activity();
+    let served = Rc::new(Cell::new(0u64));
+    let service = service(Rc::clone(&worker), Rc::clone(&conn), activity, Rc::clone(&served));
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(limits.head_bytes.max(MIN_BUFFER)).max_headers(limits.fields).half_close(false);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    tokio::pin!(connection);
+    let mut drain = worker.drain_signal();
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = drain.wait() => {
+            connection.as_mut().graceful_shutdown();
+            connection.as_mut().await
+        }
+    };
+    if let Err(error) = ended {
+        note_end(&worker, &conn, &error, served.get());
+    }
+}
+
+/// HTTP/2.
+pub async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(worker: Rc<Worker>, conn: Rc<Conn>, stream: Timed<S>) {
+    let limits = worker.snapshot().config.limits;
+    let activity = stream.activity();
+    let served = Rc::new(Cell::new(0u64));
+    let service = service(Rc::clone(&worker), Rc::clone(&conn), activity, Rc::clone(&served));
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let mut drain = worker.drain_signal();
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = drain.wait() => {
+            connection.as_mut().graceful_shutdown();
+            connection.as_mut().await
+        }
+    };
+    if let Err(error) = ended {
+        note_end(&worker, &conn, &error, served.get());
+    }
+}
+
+/// hyper refuses smaller buffers.
+const MIN_BUFFER: usize = 8192;
+/// Exchanges at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 100;
+/// What a client may send before it is read: 256 KiB a stream, 1 MiB a connection fill a 100 Mbit/s line over 80 ms.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What is held for a client that does not read, per stream.
+const SEND_BUFFER: usize = 128 * 1024;
+
+fn service(
+    worker: Rc<Worker>,
+    conn: Rc<Conn>,
+    activity: Arc<Activity>,
+    served: Rc<Cell<u64>>,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = Response<ResponseBody>,
+    Error = Closed,
+    Future = impl Future<Output = Result<Response<ResponseBody>, Closed>>,
+> {
+    service_fn(move |request| {
+        served.set(served.get() + 1);
+        let busy = Busy::new(&activity);
+        let handled = pipeline::handle(Rc::clone(&worker), Rc::clone(&conn), request);
+        async move {
+            let response = handled.await?;
+            Ok(response.map(|body| body.holding(busy)))
+        }
+    })
+}
+
+/// An exchange in progress on a connection: while there is one, the connection's own deadlines rest.
+#[derive(Debug)]
+pub struct Busy(Arc<Activity>);
+
+impl Busy {
+    fn new(activity: &Arc<Activity>) -> Self {
+        activity.begin();
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// A connection that ended in an error without ever having carried a request is recorded; later errors are the exchanges' own.
+fn note_end(worker: &Rc<Worker>, conn: &Rc<Conn>, error: &hyper::Error, served: u64) {
+    let reason = if error.is_parse_too_large() {
+        "head_too_large"
+    } else if error.is_parse() {
+        "bad_request"
+    } else if served == 0 && error.is_timeout() {
+        "request_head_timeout"
+    } else {
+        return;
+    };
+    let record = connection_record(Arc::clone(&conn.info), None, reason, error.to_string());
+    worker.shared.recorder.record_connection(record);
+}

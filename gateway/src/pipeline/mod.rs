@@ -1,0 +1,290 @@
+//! The path of one request, in the order it travels. [`handle`] owns the record and turns failures into answers; [`exchange`] is the
+//! list of steps.
+
+mod policies;
+pub mod transform;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::header::{HOST, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, Uri, Version};
+use hyper::body::{Body, Incoming};
+use hyper::upgrade::OnUpgrade;
+use thiserror::Error;
+use weir_plugins::Phase;
+
+use crate::conn::ClientIp;
+use crate::failure::Failure;
+use crate::finish::{Finish, InFlight};
+use crate::http::body::{RequestBody, ResponseBody};
+use crate::http::{forwarded, guard, hop, respond, upgrade};
+use crate::listen::conn::Conn;
+use crate::observe::record::{AccessRecord, DecidedBy};
+use crate::observe::trace;
+use crate::runtime::snapshot::{Site, Snapshot};
+use crate::runtime::worker::Worker;
+use crate::upstream::attempt::Answered;
+use crate::upstream::failover;
+
+/// The connection ends without an answer: a policy wants silence.
+#[derive(Clone, Copy, Debug, Error)]
+#[error("closed by policy")]
+pub struct Closed;
+
+/// What the inner function decided.
+enum Answer {
+    /// The upstream's answer, or a tunnel.
+    Relayed(Response<ResponseBody>),
+    /// A policy's answer.
+    Reply(weir_plugins::Reply),
+}
+
+/// Serves one request: exactly one record, whatever happens.
+///
+/// # Errors
+/// [`Closed`] when the connection shall end without an answer.
+pub async fn handle(worker: Rc<Worker>, conn: Rc<Conn>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Closed> {
+    let snapshot = worker.snapshot();
+    let (mut parts, body) = request.into_parts();
+    let record = begin(&worker, &conn, &snapshot, &parts);
+    let mut flight = InFlight(Some(Finish::new(record, Rc::clone(&worker))));
+    let is_http1 = parts.version < Version::HTTP_2;
+    let decided = exchange(&worker, &conn, &snapshot, &mut flight, &mut parts, body).await;
+    let closing = worker.is_draining() || decided.as_ref().is_err_and(Failure::closes_connection);
+    let mut response = match decided {
+        Ok(Answer::Relayed(response)) => response,
+        Ok(Answer::Reply(reply)) => {
+            let Some(mut finish) = flight.0.take() else { return Err(Closed) };
+            finish.record.status = reply.status;
+            finish.record.reason.clone_from(&reply.reason);
+            finish.record.decided_by = DecidedBy::Policy(Arc::clone(&reply.policy));
+            respond::reply(reply, finish)
+        }
+        Err(failure) => {
+            let Some(mut finish) = flight.0.take() else { return Err(Closed) };
+            note(&mut finish.record, &failure);
+            if finish.record.status == 0 {
+                finish.end(crate::finish::End::Complete);
+                return Err(Closed);
+            }
+            respond::failure(&failure, &parts.headers, finish)
+        }
+    };
+    if closing && is_http1 && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+        respond::close_after(response.headers_mut());
+    }
+    Ok(response)
+}
+
+/// The steps of an exchange.
+async fn exchange(
+    worker: &Rc<Worker>,
+    conn: &Rc<Conn>,
+    snapshot: &Arc<Snapshot>,
+    flight: &mut InFlight,
+    parts: &mut Parts,
+    body: Incoming,
+) -> Result<Answer, Failure> {
+    let Some(finish) = flight.0.as_deref_mut() else { return Err(Failure::ClientBody) };
+    let limits = &snapshot.config.limits;
+    let tls = conn.info.tls.is_some();
+
+    // Head guard: framing and authority rules that hyper does not enforce.
+    let bounds = guard::Limits { target_bytes: limits.uri_bytes, fields: limits.fields };
+    let authority = guard::check(parts, tls, bounds).map_err(Failure::Head)?;
+    let host = authority.text.to_owned();
+    let site = route(snapshot, conn, &authority.host)?;
+    finish.record.site = Some(Arc::clone(&site.name));
+    finish.site = Some(Arc::clone(&site));
+
+    // Hop-by-hop and forwarding headers: policies see what the upstream will see.
+    let upgrading = parts.version == Version::HTTP_11 && hop::asks_upgrade(&parts.headers);
+    let on_upgrade = if upgrading { parts.extensions.remove::<OnUpgrade>() } else { None };
+    forward_headers(conn, snapshot, parts, &host, on_upgrade.is_some(), finish);
+
+    // Policies on the connection, the head and the first bytes of the body.
+    let mut body = RequestBody::new(body, Arc::clone(&finish.bytes_in), limits.body_idle);
+    let mut upstream_host = host;
+    if !site.chain.policies().is_empty() {
+        if let Some(reply) = policies::request(conn, snapshot, &site, finish, parts, &mut upstream_host, &mut body).await? {
+            return Ok(Answer::Reply(reply));
+        }
+    }
+
+    // Upstream.
+    let Some(group) = &site.group else { return Err(Failure::SiteUnavailable) };
+    finish.record.upstream = Some(Arc::clone(&group.name));
+    let request = upstream_request(parts, body, &upstream_host)?;
+    let ids = finish.record.trace;
+    let answered = failover::send(&worker.pool, group, request, &ids, &mut finish.record.attempts).await?;
+    finish.record.decided_by = DecidedBy::Upstream;
+
+    // Response phase in reverse order, then the body on its way.
+    relay(conn, snapshot, &site, flight, answered, on_upgrade).await
+}
+
+/// The record as far as the head tells.
+fn begin(worker: &Worker, conn: &Conn, snapshot: &Snapshot, parts: &Parts) -> Box<AccessRecord> {
+    let trusted = conn.is_trusted(&snapshot.config.trusted_proxies);
+    let client = if trusted {
+        ClientIp(forwarded::client_ip(conn.info.client.0, &parts.headers, &snapshot.config.trusted_proxies))
+    } else {
+        conn.info.client
+    };
+    let country = if client == conn.info.client { conn.info.country.clone() } else { worker.country(client) };
+    let parent = if trusted { parts.headers.get("traceparent").and_then(|value| trace::parse(value.as_bytes())) } else { None };
+    Box::new(AccessRecord {
+        time: SystemTime::now(),
+        started: Instant::now(),
+        duration: Duration::ZERO,
+        request_id: trace::random_u128(),
+        trace: worker.shared.recorder.begin_trace(parent),
+        conn: Arc::clone(&conn.info),
+        client,
+        country,
+        site: None,
+        protocol: protocol(parts.version),
+        method: parts.method.clone(),
+        host: host_text(parts),
+        path: parts.uri.path().to_owned(),
+        status: 0,
+        decided_by: DecidedBy::Gateway,
+        reason: String::new(),
+        rule: String::new(),
+        decisions: Vec::new(),
+        findings: Vec::new(),
+        tags: Vec::new(),
+        upstream: None,
+        attempts: Vec::new(),
+        bytes_in: 0,
+        bytes_out: 0,
+    })
+}
+
+fn note(record: &mut AccessRecord, failure: &Failure) {
+    record.status = failure.status().as_u16();
+    failure.reason().clone_into(&mut record.reason);
+    record.decided_by = DecidedBy::Gateway;
+    if let Failure::Policy(refusal) = failure {
+        record.status = refusal.status;
+        record.rule.clone_from(&refusal.rule);
+        record.decided_by = DecidedBy::Policy(Arc::clone(&refusal.policy));
+    }
+}
+
+/// SNI and Host must agree on a site: what one site's policies admitted must not reach another.
+fn route(snapshot: &Snapshot, conn: &Conn, host: &str) -> Result<Arc<Site>, Failure> {
+    let site = snapshot.hosts.find(host).ok_or(Failure::NoSite)?;
+    if let Some(sni) = conn.info.tls.as_ref().and_then(|tls| tls.sni.as_deref())
+        && sni != host
+        && snapshot.hosts.find(sni).is_none_or(|other| other.name != site.name)
+    {
+        return Err(Failure::Misdirected);
+    }
+    Ok(Arc::clone(site))
+}
+
+fn forward_headers(conn: &Conn, snapshot: &Snapshot, parts: &mut Parts, host: &str, upgrade: bool, finish: &Finish) {
+    let trusted = conn.is_trusted(&snapshot.config.trusted_proxies);
+    hop::strip(&mut parts.headers, upgrade);
+    let hop = forwarded::Hop { peer: conn.info.client.0, trusted, tls: conn.info.tls.is_some(), host };
+    forwarded::rewrite(&mut parts.headers, &hop);
+    parts.headers.insert(respond::X_REQUEST_ID, respond::request_id(finish.record.request_id));
+}
+
+/// The request as the upstream gets it: same target, Host as the policies left it.
+fn upstream_request(parts: &mut Parts, body: RequestBody, host: &str) -> Result<Request<RequestBody>, Failure> {
+    let bad = || Failure::Head(guard::Refusal::BadTarget);
+    let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+    let mut headers = std::mem::take(&mut parts.headers);
+    if host.is_empty() {
+        headers.remove(HOST);
+    } else {
+        headers.insert(HOST, HeaderValue::from_str(host).map_err(|_| bad())?);
+    }
+    // hyper drops the unannounced body of a GET that came over HTTP/2 unless it is told that there is one.
+    let is_quiet = matches!(parts.method, Method::GET | Method::HEAD);
+    if is_quiet && !body.is_end_stream() && !headers.contains_key(http::header::CONTENT_LENGTH) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    let mut uri = http::uri::Parts::default();
+    uri.path_and_query = Some(target);
+    let mut request = Request::new(body);
+    *request.method_mut() = parts.method.clone();
+    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| bad())?;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+async fn relay(
+    conn: &Rc<Conn>,
+    snapshot: &Arc<Snapshot>,
+    site: &Arc<Site>,
+    flight: &mut InFlight,
+    answered: Answered,
+    on_upgrade: Option<OnUpgrade>,
+) -> Result<Answer, Failure> {
+    let Some(finish) = flight.0.as_deref_mut() else { return Err(Failure::ClientBody) };
+    let Answered { mut response, reuse } = answered;
+    let switching = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+    let upstream_upgrade = if switching { Some(hyper::upgrade::on(&mut response)) } else { None };
+    if switching && on_upgrade.is_none() {
+        return Err(Failure::Attempt(crate::upstream::AttemptError::BadResponse));
+    }
+    let (mut head, incoming) = response.into_parts();
+    hop::strip(&mut head.headers, switching);
+    if let Some(reply) = policies::response(site, finish, &mut head).await? {
+        return Ok(Answer::Reply(reply));
+    }
+    head.headers.insert(respond::X_REQUEST_ID, respond::request_id(finish.record.request_id));
+    finish.record.status = head.status.as_u16();
+    let transforms = site.chain.wants(Phase::ResponseBody) && finish.exchange.is_some() && !switching;
+    if transforms {
+        head.headers.remove(http::header::CONTENT_LENGTH);
+    }
+    let Some(mut finish) = flight.0.take() else { return Err(Failure::ClientBody) };
+    let idle = site.group.as_ref().map_or(snapshot.config.limits.body_idle, |group| group.timeouts.first_byte);
+    let body = match (on_upgrade, upstream_upgrade) {
+        (Some(client), Some(upstream)) => {
+            let tunnel_idle = snapshot.config.limits.tunnel_idle;
+            let held = conn.hold();
+            let empty = ResponseBody::empty();
+            tokio::task::spawn_local(async move {
+                upgrade::tunnel(client, upstream, tunnel_idle, finish).await;
+                drop(held);
+            });
+            empty
+        }
+        _ => {
+            finish.reuse = reuse;
+            if transforms {
+                let transform = transform::Transform::new(incoming, Arc::clone(site), finish.exchange.take());
+                ResponseBody::transformed(transform, idle, finish)
+            } else {
+                ResponseBody::upstream(incoming, idle, finish)
+            }
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    Ok(Answer::Relayed(response))
+}
+
+const fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// The host for the record, before anything is known to be valid.
+fn host_text(parts: &Parts) -> String {
+    let named = parts.uri.authority().map(|authority| authority.as_str());
+    let host = named.or_else(|| parts.headers.get(HOST).and_then(|value| value.to_str().ok())).unwrap_or_default();
+    host.chars().take(255).collect()
+}

@@ -1,0 +1,261 @@
+//! The single writer: turns configuration, certificates, databases and plugins into snapshots, on a thread of its own because
+//! compiling takes whole seconds of CPU. Whatever fails leaves the running snapshot as it is.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::server::ProducesTickets;
+use tokio::sync::{mpsc, oneshot};
+use weir_plugins::directory::{Change, Watcher};
+use weir_plugins::{Chain, Host};
+
+use super::files::Watched;
+use super::plugins::{Outcome, Plugins, Status};
+use super::snapshot::{Site, Snapshot};
+use crate::config::{self, Config, Errors};
+use crate::observe::Metrics;
+use crate::route::Hosts;
+use crate::tls;
+use crate::upstream::{Group, Groups};
+
+/// Builds snapshots.
+#[derive(Debug)]
+pub struct Builder {
+    host: Arc<Host>,
+    plugins: Plugins,
+    groups: Groups,
+    ticketer: Arc<dyn ProducesTickets>,
+    generation: u64,
+}
+
+impl Builder {
+    /// A builder without any plugin yet.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    pub fn new(host: Arc<Host>) -> Result<Self, String> {
+        let plugins = Plugins::new(Arc::clone(&host));
+        Ok(Self { host, plugins, groups: Groups::default(), ticketer: tls::certificates::ticketer()?, generation: 0 })
+    }
+
+    /// The plugin host.
+    #[must_use]
+    pub fn host(&self) -> Arc<Host> {
+        Arc::clone(&self.host)
+    }
+
+    /// Where the operator looks for plugins.
+    #[must_use]
+    pub fn status(&self) -> Arc<Status> {
+        self.plugins.status()
+    }
+
+    /// Loads the plugin directory, for the start.
+    pub async fn load_plugins(&mut self, config: &Config) {
+        self.plugins.load_directory(&config.server.plugins).await;
+    }
+
+    /// Everything a configuration needs, or every reason why not.
+    ///
+    /// # Errors
+    /// All mistakes at once, each with its place.
+    pub async fn build(&mut self, config: Arc<Config>) -> Result<Arc<Snapshot>, Errors> {
+        let mut errors = Vec::new();
+        if let Some(geoip) = &config.geoip {
+            let loaded = self.host.countries().load(&geoip.database, self.host.state());
+            if let Err(error) = loaded {
+                errors.push(config::Error {
+                    location: Some(geoip.at.clone()),
+                    key: "geoip.database".to_owned(),
+                    message: error.to_string(),
+                    hint: Some("give a country database in MaxMind format (.mmdb)".to_owned()),
+                });
+            }
+        }
+        let tls = if config.certificates.is_empty() {
+            None
+        } else {
+            match tls::certificates::server_config(&config.certificates, &self.ticketer) {
+                Ok(server) => Some(server),
+                Err(wrong) => {
+                    errors.extend(wrong);
+                    None
+                }
+            }
+        };
+        let groups = self.groups(&config, &mut errors);
+        let generations = match self.plugins.prepare(&config).await {
+            Ok(generations) => Some(generations),
+            Err(wrong) => {
+                errors.extend(wrong);
+                None
+            }
+        };
+        match generations {
+            Some(generations) if errors.is_empty() => {
+                self.plugins.commit(generations);
+                for server in groups.iter().flat_map(|group| &group.servers).filter(|server| server.addresses().is_empty()) {
+                    server.resolve().await;
+                }
+                Ok(self.snapshot(config, tls, groups))
+            }
+            _ => Err(errors.into()),
+        }
+    }
+
+    /// The same configuration with the plugins as they are now.
+    fn rebuild(&mut self, current: &Snapshot) -> Arc<Snapshot> {
+        self.snapshot(Arc::clone(&current.config), current.tls.clone(), current.groups.clone())
+    }
+
+    fn groups(&mut self, config: &Config, errors: &mut Vec<config::Error>) -> Vec<Arc<Group>> {
+        let mut groups = Vec::with_capacity(config.upstreams.len());
+        for upstream in config.upstreams.values() {
+            match tls::upstream::client(upstream) {
+                Ok(client) => groups.push(self.groups.build(upstream, client)),
+                Err(error) => errors.push(error),
+            }
+        }
+        groups
+    }
+
+    fn snapshot(
+        &mut self,
+        config: Arc<Config>,
+        tls: Option<Arc<tls::certificates::TlsServer>>,
+        groups: Vec<Arc<Group>>,
+    ) -> Arc<Snapshot> {
+        let by_name: std::collections::HashMap<_, _> = groups.iter().map(|group| (Arc::clone(&group.name), group)).collect();
+        let mut hosts = Hosts::default();
+        for site in &config.sites {
+            let policies = site.chain.iter().filter_map(|name| self.plugins.generations().get(name).cloned()).collect();
+            let built = Arc::new(Site {
+                name: Arc::clone(&site.name),
+                chain: Chain::new(policies),
+                group: by_name.get(&site.upstream).map(|group| Arc::clone(group)),
+                refuse_when_down: site.refuse_when_down,
+            });
+            for host in &site.hosts {
+                hosts.insert(host, &built);
+            }
+        }
+        self.generation += 1;
+        Arc::new(Snapshot { generation: self.generation, config, hosts, tls, groups })
+    }
+}
+
+/// Something the builder shall do.
+#[derive(Debug)]
+pub enum Event {
+    /// Read the configuration again and tell the result.
+    Reload(oneshot::Sender<Result<u64, Errors>>),
+    /// A plugin file changed.
+    Plugin(Change),
+}
+
+/// How often configuration, certificates and databases are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Runs the builder until every sender of events is gone: takes events, looks at files, publishes snapshots.
+pub async fn run(
+    mut builder: Builder,
+    mut current: Arc<Snapshot>,
+    mut events: mpsc::UnboundedReceiver<Event>,
+    plugin_events: mpsc::UnboundedSender<Event>,
+    publish: impl Fn(&Arc<Snapshot>),
+    metrics: Arc<Metrics>,
+) {
+    let mut watched = Watched::default();
+    watched.reset(files(&current.config));
+    let mut watcher = watch_plugins(&builder, &current.config, &plugin_events);
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    loop {
+        let (changed, reply) = tokio::select! {
+            event = events.recv() => match event {
+                None => return,
+                Some(Event::Plugin(change)) => {
+                    if apply(&mut builder, change, &current.config, &metrics).await {
+                        current = builder.rebuild(&current);
+                        publish(&current);
+                    }
+                    continue;
+                }
+                Some(Event::Reload(reply)) => (true, Some(reply)),
+            },
+            _ = look.tick() => (watched.look(), None),
+        };
+        if !changed {
+            continue;
+        }
+        let result = reload(&mut builder, &current).await;
+        metrics.reload(result.is_ok());
+        match &result {
+            Ok(snapshot) => {
+                if snapshot.config.server.plugins != current.config.server.plugins {
+                    watcher = watch_plugins(&builder, &snapshot.config, &plugin_events);
+                }
+                current = Arc::clone(snapshot);
+                watched.reset(files(&current.config));
+                publish(&current);
+                tracing::info!(generation = current.generation, "configuration is live");
+            }
+            Err(errors) => {
+                for error in errors {
+                    tracing::error!("configuration refused, the running one stays: {error}");
+                }
+            }
+        }
+        if let Some(reply) = reply {
+            // Whoever asked may have gone.
+            drop(reply.send(result.map(|snapshot| snapshot.generation)));
+        }
+        if watcher.is_none() {
+            watcher = watch_plugins(&builder, &current.config, &plugin_events);
+        }
+    }
+}
+
+async fn reload(builder: &mut Builder, current: &Snapshot) -> Result<Arc<Snapshot>, Errors> {
+    let config = config::load(&current.config.path)?;
+    let (old, new) = (&current.config.server, &config.server);
+    if old.state != new.state || old.admin != new.admin || old.workers != new.workers {
+        tracing::warn!("server.workers, server.state and server.admin take effect with the next start");
+    }
+    builder.build(Arc::new(config)).await
+}
+
+async fn apply(builder: &mut Builder, change: Change, config: &Config, metrics: &Metrics) -> bool {
+    match change {
+        Change::Settled(name, bytes) => match builder.plugins.settled(&name, &bytes, Some(config)).await {
+            Outcome::Live => {
+                metrics.plugin_live(&name, builder.generation + 1);
+                return true;
+            }
+            Outcome::Rejected => metrics.plugin_rejected(&name),
+            Outcome::Unchanged => {}
+        },
+        Change::Unreadable(name, reason) => {
+            builder.plugins.reject(&name, None, reason);
+            metrics.plugin_rejected(&name);
+        }
+        Change::Removed(name) => builder.plugins.removed(&name, config),
+    }
+    false
+}
+
+fn watch_plugins(builder: &Builder, config: &Config, events: &mpsc::UnboundedSender<Event>) -> Option<Watcher> {
+    let events = events.clone();
+    let report = move |change| drop(events.send(Event::Plugin(change)));
+    let known = builder.plugins.digests();
+    Watcher::start(config.server.plugins.clone(), known, report).map_err(|error| tracing::error!("{error}")).ok()
+}
+
+/// Every file whose change is a reason to reload.
+fn files(config: &Config) -> Vec<PathBuf> {
+    let mut files = config.read_from.clone();
+    files.extend(config.certificates.iter().flat_map(|certificate| [certificate.cert.clone(), certificate.key.clone()]));
+    files.extend(config.geoip.iter().map(|geoip| geoip.database.clone()));
+    files.extend(config.upstreams.values().filter_map(|upstream| upstream.tls.ca.clone()));
+    files
+}

@@ -1,0 +1,10 @@
+//! The life of the process: [`run`] starts and ends it, [`builder`] turns configuration and plugins into a [`snapshot`], [`worker`]s
+//! serve, [`control`] watches and answers the operator.
+
+pub mod builder;
+pub mod control;
+pub mod files;
+pub mod plugins;
+pub mod run;
+pub mod snapshot;
+pub mod worker;

@@ -1,0 +1,191 @@
+//! One request to one server.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::HOST;
+use http::uri::Scheme;
+use http::{Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+
+use super::connect::{ConnectError, Sender, connect};
+use super::group::{Group, Server};
+use super::pool::Pool;
+use crate::http::body::RequestBody;
+
+/// Why an attempt gave no response head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptError {
+    /// No connection: nothing was sent.
+    Connect(ConnectError),
+    /// The connection ended, or broke the protocol, after the request was sent.
+    Reset,
+    /// The response head is malformed or too large.
+    BadResponse,
+    /// No response head in time.
+    FirstByteTimeout,
+    /// The client's body broke off or stalled while it was being sent.
+    ClientBody,
+}
+
+impl AttemptError {
+    /// The status of the answer when this was the last attempt.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Self::Connect(ConnectError::Timeout) | Self::FirstByteTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Connect(ConnectError::Unresolved | ConnectError::Bind) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Connect(ConnectError::Refused | ConnectError::Tls | ConnectError::Certificate)
+            | Self::Reset
+            | Self::BadResponse => StatusCode::BAD_GATEWAY,
+            Self::ClientBody => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// The `reason` of the decision log.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Connect(ConnectError::Unresolved) => "upstream_unresolved",
+            Self::Connect(ConnectError::Refused) => "upstream_refused",
+            Self::Connect(ConnectError::Timeout) => "upstream_connect_timeout",
+            Self::Connect(ConnectError::Tls) => "upstream_tls_failed",
+            Self::Connect(ConnectError::Certificate) => "upstream_certificate_invalid",
+            Self::Connect(ConnectError::Bind) => "upstream_bind_failed",
+            Self::Reset => "upstream_reset",
+            Self::BadResponse => "upstream_bad_response",
+            Self::FirstByteTimeout => "upstream_timeout",
+            Self::ClientBody => "client_body_failed",
+        }
+    }
+
+    /// The `stage` and `outcome` of the attempt in the log.
+    #[must_use]
+    pub const fn stage(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Connect(error @ (ConnectError::Tls | ConnectError::Certificate)) => ("tls", error.outcome()),
+            Self::Connect(error) => ("connect", error.outcome()),
+            Self::Reset => ("head", "reset"),
+            Self::BadResponse => ("head", "malformed"),
+            Self::FirstByteTimeout => ("head", "timeout"),
+            Self::ClientBody => ("send", "client_body"),
+        }
+    }
+}
+
+/// A response head, and what must be given back when its body has ended.
+#[derive(Debug)]
+pub struct Answered {
+    /// The response.
+    pub response: Response<Incoming>,
+    /// The connection, when it can carry another exchange afterwards.
+    pub reuse: Option<Reuse>,
+}
+
+/// A connection that waits for the end of a response body.
+#[derive(Debug)]
+pub struct Reuse {
+    /// Which server.
+    pub server: u64,
+    /// The connection.
+    pub sender: hyper::client::conn::http1::SendRequest<RequestBody>,
+}
+
+/// An attempt that failed, and the request when it is proven unsent.
+#[derive(Debug)]
+pub struct Failed {
+    /// Why.
+    pub error: AttemptError,
+    /// The request, for another attempt.
+    pub unsent: Option<Box<Request<RequestBody>>>,
+}
+
+/// Sends a request to a server over a pooled or a new connection. A pooled connection that turns out to be closed before anything was
+/// sent is replaced by a new one without counting as a failure.
+///
+/// # Errors
+/// Why there is no response head; with the request when nothing of it was sent.
+pub async fn attempt(
+    pool: &Pool,
+    group: &Group,
+    server: &Arc<Server>,
+    request: Request<RequestBody>,
+) -> Result<Answered, Failed> {
+    let mut request = request;
+    if let Some(sender) = pool.take(server.id, group.timeouts.idle, Instant::now()) {
+        match send(server, sender, request, group.timeouts.first_byte).await {
+            Err(Failed { error: AttemptError::Reset, unsent: Some(unsent) }) => request = *unsent,
+            done => return done,
+        }
+    }
+    let sender = match connect(server, group.timeouts.connect).await {
+        Ok(sender) => sender,
+        Err(error) => {
+            server.on_connect_failure();
+            return Err(Failed { error: AttemptError::Connect(error), unsent: Some(Box::new(request)) });
+        }
+    };
+    server.on_connect_success();
+    if let Sender::Http2(sender) = &sender {
+        pool.share(server.id, sender);
+    }
+    send(server, sender, request, group.timeouts.first_byte).await
+}
+
+async fn send(
+    server: &Arc<Server>,
+    sender: Sender,
+    request: Request<RequestBody>,
+    limit: Duration,
+) -> Result<Answered, Failed> {
+    let late = |_| Failed { error: AttemptError::FirstByteTimeout, unsent: None };
+    match sender {
+        Sender::Http1(mut sender) => {
+            if sender.ready().await.is_err() {
+                return Err(Failed { error: AttemptError::Reset, unsent: Some(Box::new(request)) });
+            }
+            let sent = tokio::time::timeout(limit, sender.try_send_request(request)).await.map_err(late)?;
+            let response = sent.map_err(failed)?;
+            Ok(Answered { response, reuse: Some(Reuse { server: server.id, sender }) })
+        }
+        Sender::Http2(mut sender) => {
+            if sender.ready().await.is_err() {
+                return Err(Failed { error: AttemptError::Reset, unsent: Some(Box::new(request)) });
+            }
+            let request = for_http2(request);
+            let sent = tokio::time::timeout(limit, sender.try_send_request(request)).await.map_err(late)?;
+            let response = sent.map_err(failed)?;
+            Ok(Answered { response, reuse: None })
+        }
+    }
+}
+
+/// HTTP/2 wants scheme and authority in the target, and no Host beside them.
+fn for_http2(mut request: Request<RequestBody>) -> Request<RequestBody> {
+    let host = request.headers_mut().remove(HOST);
+    let authority = host.and_then(|host| http::uri::Authority::try_from(host.as_bytes()).ok());
+    let mut uri = std::mem::take(request.uri_mut()).into_parts();
+    if authority.is_some() {
+        uri.scheme = Some(Scheme::HTTPS);
+        uri.authority = authority;
+    }
+    if let Ok(uri) = Uri::from_parts(uri) {
+        *request.uri_mut() = uri;
+    }
+    request.headers_mut().remove(http::header::TRANSFER_ENCODING);
+    *request.version_mut() = http::Version::HTTP_2;
+    request
+}
+
+fn failed(mut error: hyper::client::conn::TrySendError<Request<RequestBody>>) -> Failed {
+    let unsent = error.take_message().map(Box::new);
+    let error = error.into_error();
+    let kind = if error.is_parse() || error.is_parse_too_large() {
+        AttemptError::BadResponse
+    } else if error.is_user() {
+        AttemptError::ClientBody
+    } else {
+        AttemptError::Reset
+    };
+    Failed { error: kind, unsent }
+}

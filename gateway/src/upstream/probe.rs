@@ -1,0 +1,97 @@
+//! Active health checks and name look-ups, away from the workers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use tokio::task::JoinSet;
+
+use super::connect::open;
+use super::group::{Group, Server};
+use crate::config::Health;
+use crate::observe::Metrics;
+
+/// How often names are looked up again.
+const RESOLVE_EVERY: Duration = Duration::from_secs(30);
+/// Bytes of a probe's answer that are looked at.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// Starts the checks of these groups; they end when the set is dropped. Call on the control thread, in a `LocalSet`.
+#[must_use]
+pub fn start(groups: &[Arc<Group>], metrics: &Arc<Metrics>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    for group in groups {
+        for server in &group.servers {
+            metrics.upstream_healthy(&group.name, &server.label, server.is_eligible(std::time::Instant::now()));
+            if server.url.ip().is_none() {
+                let server = Arc::clone(server);
+                tasks.spawn_local(async move {
+                    loop {
+                        tokio::time::sleep(RESOLVE_EVERY).await;
+                        server.resolve().await;
+                    }
+                });
+            }
+            if let Some(health) = &group.health {
+                tasks.spawn_local(watch(Arc::clone(server), health.clone(), Arc::clone(metrics)));
+            }
+        }
+    }
+    tasks
+}
+
+async fn watch(server: Arc<Server>, health: Health, metrics: Arc<Metrics>) {
+    loop {
+        let ok = tokio::time::timeout(health.timeout, probe(&server, &health)).await;
+        let why = match &ok {
+            Ok(Ok(())) => String::new(),
+            Ok(Err(reason)) => reason.clone(),
+            Err(_) => format!("no answer within {:?}", health.timeout),
+        };
+        let up = why.is_empty();
+        if let Some(now) = server.on_probe(up) {
+            let (upstream, label) = (&*server.group, &*server.label);
+            if now {
+                tracing::info!(upstream, server = label, "server is up");
+            } else {
+                tracing::warn!(upstream, server = label, "server is down: {why}");
+            }
+        }
+        metrics.upstream_healthy(&server.group, &server.label, server.is_eligible(std::time::Instant::now()));
+        tokio::time::sleep(jittered(health.every)).await;
+    }
+}
+
+/// ±20 %, so that many gateways do not knock at once.
+fn jittered(every: Duration) -> Duration {
+    let share = (crate::observe::trace::random_u64() % 401) as f64 / 1000.0;
+    every.mul_f64(0.8 + share)
+}
+
+async fn probe(server: &Arc<Server>, health: &Health) -> Result<(), String> {
+    let stream = open(server).await.map_err(|error| format!("connect: {}", error.outcome()))?;
+    let io = TokioIo::new(stream);
+    let (mut sender, driver) =
+        hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(io).await.map_err(|error| format!("handshake: {error}"))?;
+    tokio::task::spawn_local(async move { drop(driver.await) });
+    let host = server.tls.as_ref().map_or_else(|| server.url.host.clone(), |tls| tls.name.to_str().into_owned());
+    let request = http::Request::get(health.path.as_str())
+        .header(http::header::HOST, host)
+        .header(http::header::USER_AGENT, "weir-health")
+        .header(http::header::CONNECTION, "close")
+        .body(Empty::new())
+        .map_err(|error| error.to_string())?;
+    let response = sender.send_request(request).await.map_err(|error| format!("request: {error}"))?;
+    let status = response.status();
+    let expected = health.status.map_or_else(|| status.is_success() || status.is_redirection(), |want| want == status.as_u16());
+    if !expected {
+        return Err(format!("status {}", status.as_u16()));
+    }
+    let Some(text) = &health.expect else { return Ok(()) };
+    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| format!("body: {error}"))?;
+    let bytes = body.to_bytes();
+    let found = bytes.windows(text.len().max(1)).any(|window| window == text.as_bytes());
+    if found { Ok(()) } else { Err(format!("the answer does not hold {text:?}")) }
+}
