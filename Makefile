@@ -15,7 +15,7 @@ demo: build ## Build everything and try it: a sample origin behind four policies
 	./target/release/weir demo
 
 test: lint guests build ## Format, lints and every test, against the real binary and real components
-	scripts/test
+	$(CARGO) test --release --workspace
 
 lint: policies ## Formatting and clippy, warnings denied
 	$(CARGO) fmt --all --check

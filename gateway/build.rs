@@ -15,7 +15,10 @@ fn main() {
         let from = directory.join(format!("{name}.wasm"));
         println!("cargo::rerun-if-changed={}", from.display());
         if let Err(error) = copy(&from, &out.join(format!("{name}.wasm"))) {
-            println!("cargo::error=the gateway carries the compiled policies: run `make policies` first ({}: {error})", from.display());
+            println!(
+                "cargo::error=the gateway carries the compiled policies: run `make policies` first ({}: {error})",
+                from.display()
+            );
         }
     }
 }

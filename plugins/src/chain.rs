@@ -260,7 +260,7 @@ async fn ask(policy: &Arc<Generation>, index: usize, slot: &mut Slot, phase: Pha
 /// being dropped included.
 struct Lease<'a> {
     generation: &'a Arc<Generation>,
-    instance: Box<Instance>,
+    instance: Instance,
     running: pool::Running<'a>,
 }
 

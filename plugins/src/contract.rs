@@ -1,6 +1,6 @@
 //! The contract `weir:policy@0.1.0` on the host's side: generated bindings, and the view of the exchange they read.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -54,10 +54,10 @@ impl types::Host for GuestState {}
 
 impl types::HostConnection for GuestState {
     fn client_ip(&mut self, _: Resource<ConnectionHandle>) -> IpAddress {
-        self.read(|exchange| ip_address(exchange.connection.client_ip))
+        self.address(|exchange| exchange.connection.client_ip)
     }
     fn peer_ip(&mut self, _: Resource<ConnectionHandle>) -> IpAddress {
-        self.read(|exchange| ip_address(exchange.connection.peer_ip))
+        self.address(|exchange| exchange.connection.peer_ip)
     }
     fn listener(&mut self, _: Resource<ConnectionHandle>) -> String {
         self.read(|exchange| exchange.connection.listener.to_string())
@@ -90,10 +90,10 @@ impl types::HostRequest for GuestState {
         self.read(|exchange| format!("{:032x}", exchange.id))
     }
     fn client_ip(&mut self, _: Resource<RequestHandle>) -> IpAddress {
-        self.read(|exchange| ip_address(exchange.connection.client_ip))
+        self.address(|exchange| exchange.connection.client_ip)
     }
     fn peer_ip(&mut self, _: Resource<RequestHandle>) -> IpAddress {
-        self.read(|exchange| ip_address(exchange.connection.peer_ip))
+        self.address(|exchange| exchange.connection.peer_ip)
     }
     fn listener(&mut self, _: Resource<RequestHandle>) -> String {
         self.read(|exchange| exchange.connection.listener.to_string())
@@ -317,6 +317,10 @@ impl GuestState {
         self.exchange.as_deref().map(read).unwrap_or_default()
     }
 
+    fn address(&self, read: impl FnOnce(&Exchange) -> IpAddr) -> IpAddress {
+        ip_address(self.exchange.as_deref().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), read))
+    }
+
     fn change<T: Default>(&mut self, change: impl FnOnce(&mut Exchange) -> T) -> T {
         self.exchange.as_deref_mut().map(change).unwrap_or_default()
     }
@@ -460,12 +464,6 @@ fn mask(evidence: &str) -> String {
     let head: String = evidence.chars().take(3).map(clean).collect();
     let tail: String = evidence.chars().skip(count - 3).map(clean).collect();
     format!("{head}…{tail} ({count})")
-}
-
-impl Default for IpAddress {
-    fn default() -> Self {
-        Self { high: 0, low: 0 }
-    }
 }
 
 #[cfg(test)]

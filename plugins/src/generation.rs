@@ -79,7 +79,7 @@ pub struct Generation {
     pub(crate) config_json: String,
     pub(crate) shared: Shared,
     engine: wasmtime::Engine,
-    warm: Mutex<Vec<Box<Instance>>>,
+    warm: Mutex<Vec<Instance>>,
     /// Seconds since `since` of the last complaint, plus one.
     complained: AtomicU64,
 }
@@ -178,12 +178,12 @@ impl Generation {
         self.complained.swap(second, Ordering::Relaxed) != second
     }
 
-    pub(crate) fn take_warm(&self) -> Option<Box<Instance>> {
+    pub(crate) fn take_warm(&self) -> Option<Instance> {
         self.warm.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     /// A fresh, configured instance, and the answer of `configure`.
-    pub(crate) async fn instantiate(&self) -> Result<(Box<Instance>, String), LoadError> {
+    pub(crate) async fn instantiate(&self) -> Result<(Instance, String), LoadError> {
         let mut store = store(&self.engine, &self.spec.name, self.spec.mode, self.limits.memory, self.shared.clone());
         store.data_mut().ticks_left = LOAD_TICKS;
         store.set_epoch_deadline(1);
@@ -195,7 +195,7 @@ impl Generation {
         let failed = |error: CallError| LoadError::Call { phase: "configure", error };
         let called = tokio::time::timeout(LOAD_WALL, call).await;
         match called {
-            Ok(Ok((policy, Ok(answer)))) => Ok((Box::new(Instance { store, policy }), answer)),
+            Ok(Ok((policy, Ok(answer)))) => Ok((Instance { store, policy }, answer)),
             Ok(Ok((_, Err(message)))) => Err(LoadError::Configure(message)),
             Ok(Err(error)) => Err(failed(trap(&error, store.data()))),
             Err(_) => Err(failed(wall(LOAD_WALL))),

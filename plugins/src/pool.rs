@@ -94,7 +94,7 @@ pub(crate) fn store(
 
 struct Pool {
     generation: Weak<Generation>,
-    idle: Vec<Box<Instance>>,
+    idle: Vec<Instance>,
     running: usize,
 }
 
@@ -121,7 +121,7 @@ impl Drop for Running<'_> {
 ///
 /// # Errors
 /// More calls of this generation run on this worker than its limit allows.
-pub(crate) fn take(generation: &Arc<Generation>) -> Result<(Option<Box<Instance>>, Running<'_>), CallError> {
+pub(crate) fn take(generation: &Arc<Generation>) -> Result<(Option<Instance>, Running<'_>), CallError> {
     POOLS.with_borrow_mut(|pools| {
         let pool = match pools.get_mut(&generation.id) {
             Some(pool) => pool,
@@ -141,7 +141,7 @@ pub(crate) fn take(generation: &Arc<Generation>) -> Result<(Option<Box<Instance>
 }
 
 /// Keeps an instance after a call that returned cleanly.
-pub(crate) fn keep(generation: &Generation, instance: Box<Instance>) {
+pub(crate) fn keep(generation: &Generation, instance: Instance) {
     POOLS.with_borrow_mut(|pools| {
         if let Some(pool) = pools.get_mut(&generation.id)
             && pool.idle.len() < MAX_IDLE

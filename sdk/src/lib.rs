@@ -55,8 +55,8 @@ pub use weir_sdk_macros::policy;
 /// Everything a policy usually needs.
 pub mod prelude {
     pub use crate::{
-        Connection, EditError, Finding, Head, Needs, NoConfig, Outcome, Phase, Policy, Quirks, Request, Response, Verdict,
-        geoip, kv, log, metrics, policy,
+        Connection, EditError, Finding, Head, Needs, NoConfig, Outcome, Phase, Policy, Quirks, Request, Response, Verdict, geoip,
+        kv, log, metrics, policy,
     };
 }
 

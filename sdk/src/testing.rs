@@ -115,7 +115,8 @@ impl TestRequest {
     /// A request over TLS 1.3 and HTTP/1.1 from 192.0.2.1 to `gateway.example`.
     #[must_use]
     pub fn new(method: &str, target: &str) -> Self {
-        let message = Message { target: target.as_bytes().to_vec(), authority: "gateway.example".to_owned(), ..Message::default() };
+        let message =
+            Message { target: target.as_bytes().to_vec(), authority: "gateway.example".to_owned(), ..Message::default() };
         Self(mock::Request {
             connection: connection("192.0.2.1"),
             method: method.to_owned(),
@@ -253,7 +254,12 @@ fn tag(message: &RefCell<Message>, key: &str) -> Option<String> {
 
 fn values(message: &RefCell<Message>, name: &str) -> Vec<String> {
     let message = message.borrow();
-    message.headers.iter().filter(|header| header.name == name).map(|header| String::from_utf8_lossy(&header.value).into_owned()).collect()
+    message
+        .headers
+        .iter()
+        .filter(|header| header.name == name)
+        .map(|header| String::from_utf8_lossy(&header.value).into_owned())
+        .collect()
 }
 
 fn parse(ip: &str) -> IpAddr {

@@ -199,11 +199,12 @@ impl Gateway {
     #[must_use]
     pub fn is_live(&self, name: &str, digest: &str) -> bool {
         self.plugin(name).iter().any(|plugin| {
-            plugin["state"] == "live" && plugin["digest"].as_str().is_some_and(|own| own.ends_with(digest) || digest.starts_with(own))
+            plugin["state"] == "live"
+                && plugin["digest"].as_str().is_some_and(|own| own.ends_with(digest) || digest.starts_with(own))
         })
     }
 
-    /// Waits for a rejected plugin and answers the reason.
+    /// Waits until the last file of a plugin was rejected and answers the reason.
     ///
     /// # Panics
     /// It is not rejected.
@@ -212,8 +213,7 @@ impl Gateway {
         let mut reason = String::new();
         eventually(LONG, &format!("{name} is rejected"), || {
             let entries = self.plugin(name);
-            let rejected = entries.iter().find(|plugin| plugin["state"] == "rejected");
-            reason = rejected.and_then(|plugin| plugin["reason"].as_str()).unwrap_or_default().to_owned();
+            reason = entries.iter().find_map(|plugin| plugin["reason"].as_str()).unwrap_or_default().to_owned();
             !reason.is_empty()
         });
         reason

@@ -10,6 +10,7 @@
 //! | wait | [`eventually`] |
 
 pub mod client;
+pub mod collector;
 pub mod gateway;
 pub mod geo;
 pub mod load;

@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::tool;
+
 /// The file of one of the policies shipped with the gateway.
 ///
 /// # Panics
@@ -38,6 +40,16 @@ pub fn changed(file: &Path, note: &str) -> Vec<u8> {
     bytes
 }
 
+/// SHA-256 of a file in hex.
+///
+/// # Panics
+/// `sha256sum` cannot be run.
+#[must_use]
+pub fn digest(file: &Path) -> String {
+    let output = tool::run("sha256sum", &[&file.display().to_string()]);
+    tool::text(&output).split_whitespace().next().expect("a digest").to_owned()
+}
+
 /// Writes beside the target and renames over it, as `mv` does.
 ///
 /// # Panics
@@ -66,12 +78,9 @@ pub fn copy_slowly(bytes: &[u8], target: &Path, time: Duration) {
 /// A core module that is valid and empty.
 pub const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
-fn built(variable: &str, directory: &str, name: &str) -> PathBuf {
-    let directory = std::env::var_os(variable).map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(directory),
-        PathBuf::from,
-    );
-    let file = directory.join(format!("{name}.wasm"));
-    assert!(file.is_file(), "{} is missing: run `make {directory}`", file.display(), directory = if variable == "WEIR_GUESTS" { "guests" } else { "policies" });
+fn built(variable: &str, what: &str, name: &str) -> PathBuf {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(what);
+    let file = std::env::var_os(variable).map_or_else(default, PathBuf::from).join(format!("{name}.wasm"));
+    assert!(file.is_file(), "{} is missing: run `make {what}`", file.display());
     file
 }

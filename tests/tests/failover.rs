@@ -9,8 +9,7 @@ const HEALTH: &str = "health = { path = \"/health\", every = \"100ms\", timeout 
 fn requests_move_to_the_secondary_and_return_when_the_primary_does() {
     let mut primary = Upstream::text("primary");
     let secondary = Upstream::text("secondary");
-    let gateway =
-        Setup::before_servers(&[(&primary.url(), 0), (&secondary.url(), 1)]).upstream(HEALTH).start();
+    let gateway = Setup::before_servers(&[(&primary.url(), 0), (&secondary.url(), 1)]).upstream(HEALTH).start();
     assert_eq!(gateway.get("/").text(), "primary");
 
     primary.stop();
@@ -48,8 +47,7 @@ fn the_log_shows_every_attempt() {
 fn a_primary_that_dies_under_load_costs_only_what_it_held() {
     let mut primary = Upstream::text("primary");
     let secondary = Upstream::text("secondary");
-    let gateway =
-        Setup::before_servers(&[(&primary.url(), 0), (&secondary.url(), 1)]).upstream(HEALTH).start();
+    let gateway = Setup::before_servers(&[(&primary.url(), 0), (&secondary.url(), 1)]).upstream(HEALTH).start();
     let clients = 4;
     let load = Load::start(gateway.plain(), clients, &Request::get("/"));
     eventually(LONG, "traffic flows", || load.done() > 200);

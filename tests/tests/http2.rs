@@ -30,14 +30,30 @@ fn curl_speaks_http_2_and_the_origin_http_1() {
     let url = format!("https://site.test:{port}/path?q=1");
     let output = tool::run(
         "curl",
-        &["--silent", "--show-error", "--http2", "--cacert", &ca, "--resolve", &resolve, "--data", "a=b", "-w", " %{http_version}", &url],
+        &[
+            "--silent",
+            "--show-error",
+            "--http2",
+            "--cacert",
+            &ca,
+            "--resolve",
+            &resolve,
+            "--data",
+            "a=b",
+            "-w",
+            " %{http_version}",
+            &url,
+        ],
     );
     assert_eq!(tool::text(&output), "a=b 2");
     let received = origin.last();
     assert_eq!(received.head.first_line, "POST /path?q=1 HTTP/1.1");
     assert_eq!(received.header("x-forwarded-proto"), Some("https"));
     let line = gateway.log_where(|line| line["event"] == "request");
-    assert_eq!((&line["protocol"], &line["tls"]["alpn"], &line["host"]), (&"HTTP/2".into(), &"h2".into(), &format!("site.test:{port}").into()));
+    assert_eq!(
+        (&line["protocol"], &line["tls"]["alpn"], &line["host"]),
+        (&"HTTP/2".into(), &"h2".into(), &format!("site.test:{port}").into())
+    );
 }
 
 #[test]
@@ -48,8 +64,9 @@ fn thousands_of_multiplexed_requests_all_succeed() {
     let origin = Upstream::text("ok");
     let (gateway, _) = gateway(&origin);
     let port = gateway.tls().port();
-    let url = format!("https://127.0.0.1:{port}/automate/login");
-    let options = ["-n", "4000", "-c", "8", "-m", "16", "--sni", "site.test", "-H", ":authority: site.test", url.as_str()];
+    let url = format!("https://site.test:{port}/automate/login");
+    let address = format!("--connect-to=127.0.0.1:{port}");
+    let options = ["-n", "4000", "-c", "8", "-m", "16", address.as_str(), url.as_str()];
     let output = tool::run("h2load", &options);
     let text = tool::text(&output);
     assert!(text.contains("4000 succeeded, 0 failed, 0 errored, 0 timeout"), "{text}");

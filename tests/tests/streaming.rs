@@ -68,11 +68,8 @@ fn a_gigabyte_streams_both_ways_through_tls_with_flat_memory() {
     assert!(grown < FLAT, "download: memory grew by {grown} bytes");
 
     let grown = growth(&gateway, || {
-        let mut zeros = Command::new("head")
-            .args(["-c", &GIB.to_string(), "/dev/zero"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("head");
+        let mut zeros =
+            Command::new("head").args(["-c", &GIB.to_string(), "/dev/zero"]).stdout(Stdio::piped()).spawn().expect("head");
         let input = Stdio::from(zeros.stdout.take().expect("piped"));
         let counted = curl(&gateway, &["--upload-file", "-", &format!("{secure}/upload")], &ca, input);
         zeros.wait().expect("head");

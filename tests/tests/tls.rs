@@ -85,8 +85,7 @@ fn old_versions_are_refused_and_the_log_says_why() {
     let authority = Authority::new();
     let gateway = Setup::before(&origin).certificate(&authority.issue(Kind::Rsa, &["site.test"])).start();
     let address = gateway.tls().to_string();
-    let options =
-        ["s_client", "-connect", &address, "-servername", "site.test", "-tls1_1", "-cipher", "DEFAULT:@SECLEVEL=0"];
+    let options = ["s_client", "-connect", &address, "-servername", "site.test", "-tls1_1", "-cipher", "DEFAULT:@SECLEVEL=0"];
     let output = tool::run("openssl", &options);
     assert!(!output.status.success(), "{}", tool::text(&output));
     let line = gateway.log_where(|line| line["event"] == "connection");

@@ -110,12 +110,18 @@ async fn metrics_text(Extracted(state): Extracted<Arc<State>>) -> Response {
 
 async fn config(Extracted(state): Extracted<Arc<State>>) -> Json<Value> {
     let snapshot = state.shared.snapshot.load_full();
-    let sites: Vec<_> = snapshot.config.sites.iter().map(|site| {
-        let hosts: Vec<_> = site.hosts.iter().map(ToString::to_string).collect();
-        let chain: Vec<&str> = site.chain.iter().map(|name| &**name).collect();
-        json!({ "name": &*site.name, "hosts": hosts, "upstream": &*site.upstream, "chain": chain })
-    }).collect();
-    let listeners: Vec<_> = snapshot.config.listeners.iter().map(|one| json!({ "address": one.address, "tls": one.tls })).collect();
+    let sites: Vec<_> = snapshot
+        .config
+        .sites
+        .iter()
+        .map(|site| {
+            let hosts: Vec<_> = site.hosts.iter().map(ToString::to_string).collect();
+            let chain: Vec<&str> = site.chain.iter().map(|name| &**name).collect();
+            json!({ "name": &*site.name, "hosts": hosts, "upstream": &*site.upstream, "chain": chain })
+        })
+        .collect();
+    let listeners: Vec<_> =
+        snapshot.config.listeners.iter().map(|one| json!({ "address": one.address, "tls": one.tls })).collect();
     Json(json!({
         "generation": snapshot.generation,
         "path": snapshot.config.path,
@@ -127,13 +133,24 @@ async fn config(Extracted(state): Extracted<Arc<State>>) -> Json<Value> {
 
 async fn upstreams(Extracted(state): Extracted<Arc<State>>) -> Json<Value> {
     let now = std::time::Instant::now();
-    let groups: Vec<_> = state.shared.snapshot.load_full().groups.iter().map(|group| {
-        let servers: Vec<_> = group.servers.iter().map(|server| {
-            json!({ "server": &*server.label, "priority": server.priority, "eligible": server.is_eligible(now),
+    let groups: Vec<_> = state
+        .shared
+        .snapshot
+        .load_full()
+        .groups
+        .iter()
+        .map(|group| {
+            let servers: Vec<_> = group
+                .servers
+                .iter()
+                .map(|server| {
+                    json!({ "server": &*server.label, "priority": server.priority, "eligible": server.is_eligible(now),
                     "addresses": *server.addresses() })
-        }).collect();
-        json!({ "name": &*group.name, "servers": servers, "checked": group.health.is_some() })
-    }).collect();
+                })
+                .collect();
+            json!({ "name": &*group.name, "servers": servers, "checked": group.health.is_some() })
+        })
+        .collect();
     Json(json!({ "upstreams": groups }))
 }
 
@@ -148,15 +165,20 @@ fn plugin(row: &Row) -> Value {
         (Some(_), true) => "removed",
         (None, _) => "rejected",
     };
-    let policies: Vec<_> = row.generations.iter().map(|generation| {
-        let stats = generation.stats();
-        json!({
-            "policy": &*generation.spec.name, "mode": generation.spec.mode.name(), "since": unix(Some(generation.since)),
-            "calls": stats.calls, "denials": stats.denials, "traps": stats.traps, "timeouts": stats.timeouts,
-            "exhausted": stats.exhausted, "p50_us": stats.p50_us, "p99_us": stats.p99_us,
+    let policies: Vec<_> = row
+        .generations
+        .iter()
+        .map(|generation| {
+            let stats = generation.stats();
+            json!({
+                "policy": &*generation.spec.name, "mode": generation.spec.mode.name(), "since": unix(Some(generation.since)),
+                "calls": stats.calls, "denials": stats.denials, "traps": stats.traps, "timeouts": stats.timeouts,
+                "exhausted": stats.exhausted, "p50_us": stats.p50_us, "p99_us": stats.p99_us,
+            })
         })
-    }).collect();
-    let rejected = row.rejected.as_ref().map(|(digest, reason, at)| json!({ "digest": digest, "reason": reason, "at": unix(Some(*at)) }));
+        .collect();
+    let rejected =
+        row.rejected.as_ref().map(|(digest, reason, at)| json!({ "digest": digest, "reason": reason, "at": unix(Some(*at)) }));
     json!({
         "name": row.name,
         "version": row.live.as_ref().map(|plugin| plugin.version().to_owned()),

@@ -23,7 +23,7 @@ const BLOCKED: &str = "203.0.113.9";
 pub(super) struct Case {
     /// A few words.
     pub(super) title: &'static str,
-    /// What to expect and why, one sentence.
+    /// What to expect and why, in half a sentence.
     pub(super) expectation: String,
     /// A line for a shell.
     pub(super) line: String,
@@ -91,21 +91,21 @@ pub(super) fn cases(directory: &Directory, port: u16) -> Vec<Case> {
         proof: Proof::Calls(calls),
     };
     vec![
-        case("agent checks in", "200: agents may come from any allowed country.", vec![check_in()]),
+        case("agent checks in", "200, agents may come from any allowed country", vec![check_in()]),
         case(
             "console from outside",
-            "403 by acl: in agent-only, consoles are for trusted networks (198.51.100.0/24).",
+            "403 by acl, in agent-only consoles are for trusted networks (198.51.100.0/24)",
             vec![(console(AGENT), denied("acl", "class_not_allowed")), (console(OFFICE), answered(CONSOLE_ANSWER))],
         ),
         case(
             "blocked country",
-            "403 by geoip: 203.0.113.0/24 lies in ZZ here, and only US and CA are allowed.",
+            "403 by geoip, 203.0.113.0/24 lies in ZZ here and only US and CA are allowed",
             vec![(from(BLOCKED, check_in().0), denied("geoip", "country_not_allowed"))],
         ),
-        case("SQL injection", "403 by ips: the answer shows a reference, never the rule.", vec![injection()]),
+        case("SQL injection", "403 by ips, the answer shows a reference and never the rule", vec![injection()]),
         case(
             "CORS preflight",
-            "204 by sso: the edge answers, and allows its own public name only.",
+            "204 by sso, the edge answers and allows its own public name only",
             vec![
                 (preflight(&public_origin(port)), preflight_answered(Some(public_origin(port)))),
                 (preflight("https://evil.example"), preflight_answered(None)),
@@ -180,7 +180,7 @@ fn hot_swap(directory: &Directory) -> Case {
     };
     Case {
         title: "hot swap",
-        expectation: "geoip is live with another digest, and no request failed meanwhile.".to_owned(),
+        expectation: "geoip live with another digest, and requests answered all the while".to_owned(),
         line: format!(
             "cp {} {} && sleep 2 && curl -s --unix-socket {} http://localhost/v1/plugins",
             quoted(&swap.spare.to_string_lossy()),

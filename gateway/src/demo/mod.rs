@@ -140,7 +140,7 @@ fn introduction(directory: &Directory, addresses: &[(String, SocketAddr)], cases
         urls.join("  "),
     );
     for (number, case) in (1..).zip(cases) {
-        text.push_str(&format!("\n{number}. {}. {}\n   {}\n", case.title, case.expectation, case.line));
+        text.push_str(&format!("\n{number}. {}: expect {}\n   {}\n", case.title, case.expectation, case.line));
     }
     text.push_str("\nCtrl-C ends the demo.\n");
     text

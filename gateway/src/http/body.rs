@@ -287,4 +287,3 @@ impl Drop for ResponseBody {
         self.end(end);
     }
 }
-

@@ -55,11 +55,13 @@ async fn read_v2(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<IpAddr>
     match (version_command, family >> 4) {
         (0x20, _) | (0x21, 0) => Ok(None),
         (0x21, 1) => {
-            let bytes: [u8; 4] = rest.get(..4).filter(|_| length >= 12).and_then(|bytes| bytes.try_into().ok()).ok_or("version 2: short")?;
+            let bytes: [u8; 4] =
+                rest.get(..4).filter(|_| length >= 12).and_then(|bytes| bytes.try_into().ok()).ok_or("version 2: short")?;
             Ok(Some(Ipv4Addr::from(bytes).into()))
         }
         (0x21, 2) => {
-            let bytes: [u8; 16] = rest.get(..16).filter(|_| length >= 36).and_then(|bytes| bytes.try_into().ok()).ok_or("version 2: short")?;
+            let bytes: [u8; 16] =
+                rest.get(..16).filter(|_| length >= 36).and_then(|bytes| bytes.try_into().ok()).ok_or("version 2: short")?;
             Ok(Some(Ipv6Addr::from(bytes).to_canonical()))
         }
         (0x21, 3) => Ok(None),

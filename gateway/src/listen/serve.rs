@@ -19,7 +19,12 @@ use crate::runtime::worker::Worker;
 use crate::upstream::connect::LocalExecutor;
 
 /// HTTP/1 on a stream without deadlines of its own yet.
-pub async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(worker: Rc<Worker>, conn: Rc<Conn>, stream: S, waits: Waits) {
+pub async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    worker: Rc<Worker>,
+    conn: Rc<Conn>,
+    stream: S,
+    waits: Waits,
+) {
     http1_timed(worker, conn, Timed::new(stream, Arc::default(), waits)).await;
 }
 

@@ -152,12 +152,14 @@ pub enum Event {
     Reload(oneshot::Sender<Result<u64, Errors>>),
     /// A plugin file changed.
     Plugin(Change),
+    /// End.
+    Stop,
 }
 
 /// How often configuration, certificates and databases are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Runs the builder until every sender of events is gone: takes events, looks at files, publishes snapshots.
+/// Runs the builder until it is told to stop: takes events, looks at files, publishes snapshots.
 pub async fn run(
     mut builder: Builder,
     mut current: Arc<Snapshot>,
@@ -173,7 +175,7 @@ pub async fn run(
     loop {
         let (changed, reply) = tokio::select! {
             event = events.recv() => match event {
-                None => return,
+                None | Some(Event::Stop) => return,
                 Some(Event::Plugin(change)) => {
                     if apply(&mut builder, change, &current.config, &metrics).await {
                         current = builder.rebuild(&current);

@@ -43,8 +43,9 @@ impl Listeners {
     pub fn apply(&mut self, wanted: &[Listener], workers: &[Handle]) -> Result<(), Vec<config::Error>> {
         let mut errors = Vec::new();
         let same = |a: &Listener, b: &Listener| (a.address, a.tls, a.proxy_protocol) == (b.address, b.tls, b.proxy_protocol);
-        let (kept, gone): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.bound).into_iter().partition(|bound| wanted.iter().any(|listener| same(listener, &bound.listener)));
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.bound)
+            .into_iter()
+            .partition(|bound| wanted.iter().any(|listener| same(listener, &bound.listener)));
         // Gone first: a listener may come back at the same address in another form.
         for bound in gone {
             workers.iter().for_each(|worker| worker.tell(Command::Unlisten(bound.index)));

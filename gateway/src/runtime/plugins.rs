@@ -153,10 +153,8 @@ impl Plugins {
             self.generations.insert(Arc::clone(&generation.spec.name), generation);
         }
         tracing::info!(plugin = name, version = plugin.version(), digest = &*plugin.digest, "plugin is live");
-        self.slots.insert(
-            name.to_owned(),
-            Slot { live: Some(plugin), since: Some(SystemTime::now()), rejected: None, removed: false },
-        );
+        self.slots
+            .insert(name.to_owned(), Slot { live: Some(plugin), since: Some(SystemTime::now()), rejected: None, removed: false });
         self.publish_status();
         Outcome::Live
     }

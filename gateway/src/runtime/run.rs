@@ -28,6 +28,8 @@ pub struct Running {
     admin: String,
     stop: oneshot::Sender<()>,
     control: JoinHandle<()>,
+    events: mpsc::UnboundedSender<Event>,
+    builder: JoinHandle<()>,
     recorder: Recorder,
 }
 
@@ -85,17 +87,13 @@ pub fn start(config_path: &Path) -> Result<Running, Errors> {
     let addresses = listeners.bound().iter().map(|bound| (url(bound.listener.tls, bound.address), bound.address)).collect();
     let (events, received) = mpsc::unbounded_channel();
     let (publish, published) = watch::channel(Arc::clone(&snapshot));
-    let admin = Arc::new(admin::State {
-        shared: Arc::clone(&shared),
-        plugins: builder.status(),
-        events: events.clone(),
-    });
-    spawn_builder(builder, snapshot, received, events.clone(), publish, &shared)?;
-    let control = Control { shared, workers, listeners, events, published, admin };
+    let admin = Arc::new(admin::State { shared: Arc::clone(&shared), plugins: builder.status(), events: events.clone() });
+    let builder = spawn_builder(builder, snapshot, received, events.clone(), publish, &shared)?;
+    let control = Control { shared, workers, listeners, events: events.clone(), published, admin };
     let (stop, stopped) = oneshot::channel();
     let run = move || LocalSet::new().block_on(&runtime, control.run(stopped));
     let control = std::thread::Builder::new().name("weir-control".to_owned()).spawn(run).map_err(|error| thread_error(&error))?;
-    Ok(Running { addresses, admin: admin_text(&config.server.admin), stop, control, recorder })
+    Ok(Running { addresses, admin: admin_text(&config.server.admin), stop, control, events, builder, recorder })
 }
 
 impl Running {
@@ -137,9 +135,11 @@ impl Running {
     /// Drains and ends.
     pub fn stop(self) {
         // A control thread that has ended already needs no word.
-        drop(self.stop.send(()));
-        if self.control.join().is_err() {
-            tracing::error!("the control thread ended badly");
+        let _ = self.stop.send(());
+        // A builder that has ended hears nothing; one that compiles ends with what it is doing.
+        drop(self.events.send(Event::Stop));
+        if self.control.join().is_err() || self.builder.join().is_err() {
+            tracing::error!("a thread of the gateway ended badly");
         }
         if !self.recorder.shutdown(FLUSH) {
             tracing::warn!("not all records could be written");
@@ -167,7 +167,7 @@ fn spawn_builder(
     events: mpsc::UnboundedSender<Event>,
     publish: watch::Sender<Arc<Snapshot>>,
     shared: &Arc<Shared>,
-) -> Result<(), Errors> {
+) -> Result<JoinHandle<()>, Errors> {
     let runtime = runtime()?;
     let shared = Arc::clone(shared);
     let run = move || {
@@ -185,7 +185,7 @@ fn spawn_builder(
         };
         runtime.block_on(builder::run(builder, snapshot, received, events, publish, metrics));
     };
-    std::thread::Builder::new().name("weir-builder".to_owned()).spawn(run).map(drop).map_err(|error| thread_error(&error))
+    std::thread::Builder::new().name("weir-builder".to_owned()).spawn(run).map_err(|error| thread_error(&error))
 }
 
 fn settings(telemetry: &Telemetry) -> Settings {

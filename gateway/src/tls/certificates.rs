@@ -65,7 +65,8 @@ pub fn server_config(
         return Err(errors);
     }
     let offers = table.offers();
-    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12]);
+    let builder =
+        ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12]);
     let builder = builder.map_err(|error| vec![unplaced(format!("TLS cannot be set up: {error}"))])?;
     let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(table));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -160,12 +161,12 @@ fn load(certificate: &config::Certificate, provider: &CryptoProvider) -> Result<
     };
     let chain = read_chain(&certificate.cert)
         .map_err(|message| error("cert", message, "give a PEM file with the certificate first, then its intermediates"))?;
-    let key = PrivateKeyDer::from_pem_file(&certificate.key)
-        .map_err(|cause| error("key", format!("cannot read {}: {cause}", certificate.key.display()), "give a PEM file with one private key"))?;
-    let signer = provider
-        .key_provider
-        .load_private_key(key)
-        .map_err(|cause| error("key", format!("{}: {cause}", certificate.key.display()), "use an ECDSA P-256/P-384, RSA or Ed25519 key"))?;
+    let key = PrivateKeyDer::from_pem_file(&certificate.key).map_err(|cause| {
+        error("key", format!("cannot read {}: {cause}", certificate.key.display()), "give a PEM file with one private key")
+    })?;
+    let signer = provider.key_provider.load_private_key(key).map_err(|cause| {
+        error("key", format!("{}: {cause}", certificate.key.display()), "use an ECDSA P-256/P-384, RSA or Ed25519 key")
+    })?;
     let certified = CertifiedKey::new(chain, signer);
     match certified.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),

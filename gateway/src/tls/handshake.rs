@@ -1,11 +1,12 @@
 //! The TLS handshake with a client: the ClientHello is read and noted before any TLS library sees it.
 
 use std::io::{self, Cursor};
+use std::sync::Arc;
 
 use rustls::server::Acceptor;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
 use super::certificates::TlsServer;
@@ -47,8 +48,20 @@ pub async fn accept(
     while (unread.position() as usize) < unread.get_ref().len() {
         acceptor.read_tls(&mut unread).map_err(|error| failed(&error, info.clone()))?;
     }
-    let accepted = LazyConfigAcceptor::new(acceptor, stream).await.map_err(|error| failed(&error, info.clone()))?;
-    let stream = accepted.into_stream(server.config.clone()).await.map_err(|error| failed(&error, info.clone()))?;
+    let accepted = match acceptor.accept() {
+        Ok(Some(accepted)) => accepted,
+        Ok(None) => return Err(failed(&"the ClientHello is not whole", info)),
+        Err((error, mut alert)) => {
+            let mut bytes = Vec::new();
+            if alert.write_all(&mut bytes).is_ok() {
+                // The client may have gone already.
+                drop(stream.write_all(&bytes).await);
+            }
+            return Err(failed(&error, info));
+        }
+    };
+    let handshake = StartHandshake::from_parts(accepted, stream).into_stream(Arc::clone(&server.config));
+    let stream = handshake.await.map_err(|error| failed(&error, info.clone()))?;
     let session = stream.get_ref().1;
     info.version = match session.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
@@ -88,5 +101,9 @@ async fn read_hello(stream: &mut TcpStream) -> Result<(Vec<u8>, ClientHello), Ha
 
 fn explain_other(bytes: &[u8]) -> String {
     let is_http = bytes.first().is_some_and(u8::is_ascii_uppercase);
-    if is_http { "plain HTTP on a TLS listener: the client's address needs https://".to_owned() } else { "no TLS record".to_owned() }
+    if is_http {
+        "plain HTTP on a TLS listener: the client's address needs https://".to_owned()
+    } else {
+        "no TLS record".to_owned()
+    }
 }

@@ -27,11 +27,14 @@ pub fn client(upstream: &config::Upstream) -> Result<impl Fn(&Url) -> Option<Ser
         _ if !needed => None,
         Some(path) => {
             let hint = "give a PEM file with the CA that signed the origin's certificate, or that certificate itself";
-            let bytes = std::fs::read(path).map_err(|cause| error("ca", format!("cannot read {}: {cause}", path.display()), hint))?;
+            let bytes =
+                std::fs::read(path).map_err(|cause| error("ca", format!("cannot read {}: {cause}", path.display()), hint))?;
             bytes.hash(&mut identity);
             let mut roots = RootCertStore::empty();
             for certificate in CertificateDer::pem_slice_iter(&bytes) {
-                let added = certificate.map_err(|cause| cause.to_string()).and_then(|one| roots.add(one).map_err(|cause| cause.to_string()));
+                let added = certificate
+                    .map_err(|cause| cause.to_string())
+                    .and_then(|one| roots.add(one).map_err(|cause| cause.to_string()));
                 added.map_err(|cause| error("ca", format!("{}: {cause}", path.display()), hint))?;
             }
             if roots.is_empty() {
@@ -44,7 +47,9 @@ pub fn client(upstream: &config::Upstream) -> Result<impl Fn(&Url) -> Option<Ser
     let name = match &upstream.tls.server_name {
         Some(name) => {
             let parsed = ServerName::try_from(name.clone());
-            Some(parsed.map_err(|_| error("server_name", format!("not a host name ({name:?})"), "give the name in the origin's certificate"))?)
+            Some(parsed.map_err(|_| {
+                error("server_name", format!("not a host name ({name:?})"), "give the name in the origin's certificate")
+            })?)
         }
         None => None,
     };

@@ -132,12 +132,7 @@ pub async fn attempt(
     send(server, sender, request, group.timeouts.first_byte).await
 }
 
-async fn send(
-    server: &Arc<Server>,
-    sender: Sender,
-    request: Request<RequestBody>,
-    limit: Duration,
-) -> Result<Answered, Failed> {
+async fn send(server: &Arc<Server>, sender: Sender, request: Request<RequestBody>, limit: Duration) -> Result<Answered, Failed> {
     let late = |_| Failed { error: AttemptError::FirstByteTimeout, unsent: None };
     match sender {
         Sender::Http1(mut sender) => {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use super::settle::{QUIET, Settler, Stamp};
 use crate::inspect::is_cut;
@@ -18,6 +19,8 @@ const RESCAN: Duration = Duration::from_secs(30);
 const WHILE_WAITING: Duration = Duration::from_millis(50);
 /// A file that ends in the middle of a section and does not grow for so long is judged as it is.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+const CLOSED_AFTER_WRITE: AccessKind = AccessKind::Close(AccessMode::Write);
 
 /// Something happened to a plugin file.
 #[derive(Debug)]
@@ -131,7 +134,14 @@ impl Watching {
             self.events = None;
         } else if self.events.is_none() {
             let wake = self.wake.clone();
-            let on_event = move |_: notify::Result<notify::Event>| drop(wake.send(Wake::Event));
+            let on_event = move |event: notify::Result<notify::Event>| {
+                // Looking at the directory opens and closes it: those events would keep this thread awake for ever.
+                let is_own_look =
+                    matches!(&event, Ok(event) if matches!(event.kind, EventKind::Access(kind) if kind != CLOSED_AFTER_WRITE));
+                if !is_own_look {
+                    drop(wake.send(Wake::Event));
+                }
+            };
             let watcher = notify::recommended_watcher(on_event).and_then(|mut watcher| {
                 watcher.watch(&self.directory, RecursiveMode::NonRecursive)?;
                 Ok(watcher)
@@ -139,7 +149,8 @@ impl Watching {
             match watcher {
                 Ok(watcher) => self.events = Some(watcher),
                 Err(error) => {
-                    tracing::warn!(directory = %self.directory.display(), "no file events, rescanning every 30 s: {error}")
+                    let directory = self.directory.display();
+                    tracing::warn!(%directory, "no file events, rescanning every 30 s: {error}");
                 }
             }
         }

@@ -45,16 +45,18 @@ struct Arguments {
 
 fn expand(arguments: Tokens, item: Tokens) -> Result<Tokens> {
     let arguments = parse_arguments(arguments)?;
-    let block: ItemImpl = syn::parse2(item)
-        .map_err(|error| Error::new(error.span(), "#[policy] goes on `impl Policy for YourType { .. }`"))?;
-    let is_policy = block.trait_.as_ref().is_some_and(|(_, path, _)| path.segments.last().is_some_and(|last| last.ident == "Policy"));
+    let block: ItemImpl =
+        syn::parse2(item).map_err(|error| Error::new(error.span(), "#[policy] goes on `impl Policy for YourType { .. }`"))?;
+    let is_policy =
+        block.trait_.as_ref().is_some_and(|(_, path, _)| path.segments.last().is_some_and(|last| last.ident == "Policy"));
     if !is_policy {
         return Err(Error::new(block.self_ty.span(), "#[policy] goes on `impl Policy for YourType { .. }`"));
     }
     if !block.generics.params.is_empty() {
         return Err(Error::new(block.generics.span(), "a plugin exports one concrete policy: remove the generic parameters"));
     }
-    let written = |name: &str| block.items.iter().any(|item| matches!(item, ImplItem::Fn(function) if function.sig.ident == name));
+    let written =
+        |name: &str| block.items.iter().any(|item| matches!(item, ImplItem::Fn(function) if function.sig.ident == name));
     if written("request_body") && arguments.request_body.is_none() {
         let message = "the request_body phase needs a window: #[policy(request_body = 65536)]";
         return Err(Error::new(block.self_ty.span(), message));
@@ -108,10 +110,10 @@ fn about(arguments: &Arguments, phases: impl Iterator<Item = Tokens>) -> Tokens 
     let name = arguments.name.as_ref().map_or_else(|| quote!(env!("CARGO_PKG_NAME")), |name| quote!(#name));
     let capabilities = &arguments.capabilities;
     let request_body = arguments.request_body.as_ref().map_or_else(|| quote!(0), |bytes| quote!(#bytes));
-    let schema = arguments.schema.as_ref().map_or_else(
-        || quote!(""),
-        |file| quote!(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/", #file))),
-    );
+    let schema = arguments
+        .schema
+        .as_ref()
+        .map_or_else(|| quote!(""), |file| quote!(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/", #file))));
     quote! {
         /// What this plugin says about itself.
         #[allow(dead_code)]

@@ -162,9 +162,8 @@ fn decode(raw: &[u8], quirks: &mut Quirks) -> Vec<u8> {
         decoded.push(value);
         rest = tail;
     }
-    let still_encoded = decoded.iter().enumerate().any(|(at, byte)| {
-        *byte == b'%' && decoded.get(at + 1..).and_then(hex_pair).is_some()
-    });
+    let still_encoded =
+        decoded.iter().enumerate().any(|(at, byte)| *byte == b'%' && decoded.get(at + 1..).and_then(hex_pair).is_some());
     if still_encoded {
         *quirks = quirks.union(Quirks::DOUBLE_ENCODING);
     }
