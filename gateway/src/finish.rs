@@ -15,7 +15,7 @@ use crate::runtime::worker::Worker;
 use crate::upstream::attempt::Reuse;
 
 /// How a response body ended.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum End<'a> {
     /// All of it was handed to the client's connection.
     Complete,
@@ -75,8 +75,8 @@ impl Finish {
     }
 
     /// Ends the exchange: gives the connection back, tells the policies that asked, and records.
-    pub fn end(self: Box<Self>, end: End<'_>) {
-        let Self { mut record, exchange, site, reuse, bytes_in, worker, _active } = *self;
+    pub fn end(self, end: End<'_>) {
+        let Self { mut record, exchange, site, reuse, bytes_in, worker, _active } = self;
         record.duration = record.started.elapsed();
         record.bytes_in = bytes_in.load(Ordering::Relaxed);
         match end {

@@ -134,7 +134,7 @@ impl TestRequest {
     /// A POST with a declared body length.
     #[must_use]
     pub fn post(target: &str, content_type: &str, length: usize) -> Self {
-        Self::new("POST", target).header("content-type", content_type).header("content-length", &length.to_string())
+        Self::new("POST", target).header("content-type", content_type).header("content-length", length.to_string())
     }
 
     /// Adds a header; the name is made lower case.

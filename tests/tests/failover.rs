@@ -1,6 +1,7 @@
 //! Strict priority: the secondary serves while the primary cannot, and no longer.
 
 use weir_tests::load::Load;
+use weir_tests::tls::{Authority, Kind};
 use weir_tests::{LONG, Request, Setup, Upstream, eventually};
 
 const HEALTH: &str = "health = { path = \"/health\", every = \"100ms\", timeout = \"500ms\", fall = 2, rise = 2 }";
@@ -77,4 +78,22 @@ fn when_nobody_is_up_the_answer_says_so_at_once() {
     assert!(answer.header("retry-after").is_some());
     only.restart();
     eventually(LONG, "the server is known to be up", || gateway.get("/").status == 200);
+}
+
+#[test]
+fn a_site_may_refuse_connections_while_it_is_down_so_that_agents_move_on() {
+    let mut only = Upstream::text("only");
+    let authority = Authority::new();
+    let gateway = Setup::before(&only)
+        .upstream(HEALTH)
+        .replace("name = \"site\"", "name = \"site\"\nrefuse_when_down = true")
+        .certificate(&authority.issue(Kind::Ecdsa, &["site.test"]))
+        .start();
+    assert!(authority.connect(gateway.tls(), "site.test").is_ok());
+    only.stop();
+    eventually(LONG, "handshakes are refused", || authority.connect(gateway.tls(), "site.test").is_err());
+    let line = gateway.log_where(|line| line["event"] == "connection");
+    assert_eq!((&line["reason"], &line["site"]), (&"upstream_down".into(), &"site".into()), "{line}");
+    only.restart();
+    eventually(LONG, "the site is served again", || authority.connect(gateway.tls(), "site.test").is_ok());
 }

@@ -194,16 +194,23 @@ fn ambiguous_framing_is_refused_and_never_reaches_the_origin() {
         ("content-length and chunked", "content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
         ("two content-lengths", "content-length: 4\r\ncontent-length: 5\r\n\r\nabcde"),
         ("a content-length with a sign", "content-length: +4\r\n\r\nabcd"),
+        ("chunked and content-length", "transfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n0\r\n\r\n"),
+        ("two transfer-encodings", "transfer-encoding: identity\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ("a space before the colon", "content-length : 4\r\n\r\nabcd"),
+        ("a folded field", "x-a: 1\r\n folded\r\n\r\n"),
         ("an unknown coding", "transfer-encoding: xchunked\r\n\r\n0\r\n\r\n"),
         ("a shadow of a framing field", "transfer_encoding: chunked\r\n\r\n"),
         ("two hosts", "host: other.test\r\n\r\n"),
     ];
-    for (name, rest) in cases {
+    let accepted = |(name, rest): &(&'static str, &str)| {
         let mut client = gateway.connect();
         client.send(format!("POST / HTTP/1.1\r\nhost: site.test\r\n{rest}")).unwrap();
-        assert_eq!(client.answer().unwrap().status, 400, "{name}");
-        assert!(client.is_closed(), "{name}: what follows cannot be trusted");
-    }
+        let refused = client.answer().is_ok_and(|answer| answer.status == 400);
+        // What follows cannot be trusted: the connection must end.
+        (!refused || !client.is_closed()).then_some(*name)
+    };
+    let accepted: Vec<&str> = cases.iter().filter_map(accepted).collect();
+    assert!(accepted.is_empty(), "not refused with 400 and a closed connection: {accepted:?}");
     assert_eq!(origin.count(), 0);
 }
 

@@ -62,6 +62,20 @@ pub fn strip(headers: &mut HeaderMap, upgrade: bool) {
     }
 }
 
+/// Joins the cookie pieces of an HTTP/2 request into the one field that HTTP/1 servers expect.
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let mut pieces = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (pieces.next(), pieces.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for piece in std::iter::once(second).chain(pieces) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(piece.as_bytes());
+    }
+    if let Ok(value) = HeaderValue::from_bytes(&joined) {
+        headers.insert(COOKIE, value);
+    }
+}
+
 /// Whether an HTTP/1.1 request asks for an upgrade the gateway would relay: `Connection: upgrade`, and one Upgrade field without `h2c`.
 #[must_use]
 pub fn asks_upgrade(headers: &HeaderMap) -> bool {
@@ -211,5 +225,15 @@ mod tests {
         let mut twice = map(&[("connection", "upgrade"), ("upgrade", "websocket")]);
         twice.append(UPGRADE, HeaderValue::from_static("h2c"));
         assert!(!asks_upgrade(&twice));
+    }
+
+    #[test]
+    fn cookie_pieces_become_one_field() {
+        let mut headers = HeaderMap::new();
+        for piece in ["a=1", "b=2", "c=3"] {
+            headers.append(COOKIE, HeaderValue::from_static(piece));
+        }
+        join_cookies(&mut headers);
+        assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
     }
 }

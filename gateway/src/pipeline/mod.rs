@@ -108,10 +108,10 @@ async fn exchange(
     // Policies on the connection, the head and the first bytes of the body.
     let mut body = RequestBody::new(body, Arc::clone(&finish.bytes_in), limits.body_idle);
     let mut upstream_host = host;
-    if !site.chain.policies().is_empty() {
-        if let Some(reply) = policies::request(conn, snapshot, &site, finish, parts, &mut upstream_host, &mut body).await? {
-            return Ok(Answer::Reply(reply));
-        }
+    if !site.chain.policies().is_empty()
+        && let Some(reply) = policies::request(conn, snapshot, &site, finish, parts, &mut upstream_host, &mut body).await?
+    {
+        return Ok(Answer::Reply(reply));
     }
 
     // Upstream.
@@ -190,6 +190,9 @@ fn route(snapshot: &Snapshot, conn: &Conn, host: &str) -> Result<Arc<Site>, Fail
 fn forward_headers(conn: &Conn, snapshot: &Snapshot, parts: &mut Parts, host: &str, upgrade: bool, finish: &Finish) {
     let trusted = conn.is_trusted(&snapshot.config.trusted_proxies);
     hop::strip(&mut parts.headers, upgrade);
+    if parts.version == Version::HTTP_2 {
+        hop::join_cookies(&mut parts.headers);
+    }
     let hop = forwarded::Hop { peer: conn.info.client.0, trusted, tls: conn.info.tls.is_some(), host };
     forwarded::rewrite(&mut parts.headers, &hop);
     parts.headers.insert(respond::X_REQUEST_ID, respond::request_id(finish.record.request_id));

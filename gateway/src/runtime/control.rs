@@ -183,5 +183,5 @@ async fn next_hangup(hangup: &mut Option<tokio::signal::unix::Signal>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

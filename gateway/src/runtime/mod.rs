@@ -3,6 +3,7 @@
 
 pub mod builder;
 pub mod control;
+pub mod descriptors;
 pub mod files;
 pub mod plugins;
 pub mod run;

@@ -115,7 +115,9 @@ impl Plugins {
         for name in names {
             let path = directory.join(format!("{name}.wasm"));
             match std::fs::read(&path) {
-                Ok(bytes) => drop(self.settled(&name, &bytes, None).await),
+                Ok(bytes) => {
+                    self.settled(&name, &bytes, None).await;
+                }
                 Err(error) => self.reject(&name, None, format!("cannot read {}: {error}", path.display())),
             }
         }

@@ -15,6 +15,7 @@ use weir_plugins::{Host, HostOptions};
 
 use super::builder::{self, Builder, Event};
 use super::control::{Control, Listeners};
+use super::descriptors;
 use super::snapshot::Snapshot;
 use super::worker::{Handle, Shared};
 use crate::admin;
@@ -59,7 +60,7 @@ pub fn start(config_path: &Path) -> Result<Running, Errors> {
     let metrics = Arc::new(Metrics::default());
     let recorder = Recorder::start(&settings(&config.telemetry), Arc::clone(&metrics))
         .map_err(|error| general("telemetry", error.to_string(), "check the path and the collector's address"))?;
-    let max_connections = config.limits.connections.unwrap_or(usize::MAX);
+    let max_connections = config.limits.connections.unwrap_or_else(descriptors::max_connections);
     let shared = Arc::new(Shared {
         snapshot: ArcSwap::new(Arc::clone(&snapshot)),
         recorder: recorder.clone(),
