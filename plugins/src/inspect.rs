@@ -14,7 +14,11 @@ const WASI: [&str; 5] = ["wasi:cli/", "wasi:clocks/", "wasi:io/", "wasi:random/"
 /// Whether bytes end in the middle of a section: a file that is still being written.
 #[must_use]
 pub(crate) fn is_cut(bytes: &[u8]) -> bool {
-    let Some(mut rest) = bytes.get(8..) else { return b"\0asm".starts_with(bytes.get(..4).unwrap_or(bytes)) };
+    // What is no WebAssembly is judged, not waited for.
+    if !b"\0asm".starts_with(bytes.get(..4).unwrap_or(bytes)) {
+        return false;
+    }
+    let Some(mut rest) = bytes.get(8..) else { return true };
     while let Some((_, after_id)) = rest.split_first() {
         let Some((length, payload)) = leb128(after_id) else { return true };
         match payload.get(length..) {
@@ -90,7 +94,7 @@ mod tests {
         for end in 0..whole.len() {
             assert_eq!(is_cut(&whole[..end]), !boundaries.contains(&end), "cut after {end} bytes");
         }
-        assert!(!is_cut(b"garbage!"), "what is no wasm is judged, not waited for");
+        assert!(!is_cut(b"garbage!") && !is_cut(b"this is no WebAssembly at all"), "judged, not waited for");
     }
 
     #[test]

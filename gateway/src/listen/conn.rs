@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use weir_plugins::{ConnectionFacts, Decision, Exchange, Phase, Verdict};
 
 use super::accept::{Listening, Permit};
-use super::io::{Timed, Waits};
+use super::io::{Activity, Timed, Waits};
 use super::{proxy_protocol, serve};
 use crate::conn::{ClientIp, ConnInfo, PeerAddr, TlsInfo};
 use crate::http::forwarded;
@@ -26,6 +26,8 @@ use crate::tls::handshake::{self, HandshakeError};
 pub struct Conn {
     /// Frozen after the handshake.
     pub info: Arc<ConnInfo>,
+    /// What is going on on it, for its deadlines.
+    pub activity: Arc<Activity>,
     verdicts: RefCell<Vec<Asked>>,
     _permit: Permit,
     _active: Active,
@@ -63,7 +65,7 @@ pub async fn run(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, listen
     let opened = Opened { worker: &worker, listening: &listening, peer, client };
     if !listening.tls {
         let conn = opened.conn(None, permit);
-        return serve::http1(worker, conn, stream, waits).await;
+        return serve::http1(worker, Rc::clone(&conn), Timed::new(stream, Arc::clone(&conn.activity), waits)).await;
     }
     let Some(config) = &snapshot.tls else { return };
     let limit = limits.tls_handshake;
@@ -78,8 +80,8 @@ pub async fn run(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, listen
             }
             // Frames that start no request (SETTINGS, PING) must not look like a slow head.
             let waits = if is_h2 { Waits { head: waits.idle, ..waits } } else { waits };
-            let stream = Timed::new(stream, Arc::default(), waits);
-            if is_h2 { serve::http2(worker, conn, stream).await } else { serve::http1_timed(worker, conn, stream).await }
+            let stream = Timed::new(stream, Arc::clone(&conn.activity), waits);
+            if is_h2 { serve::http2(worker, conn, stream).await } else { serve::http1(worker, conn, stream).await }
         }
         Ok(Err(HandshakeError { info, reason, detail })) => {
             lost(&worker, &listening, peer, client, info, reason, detail);
@@ -106,7 +108,7 @@ impl Opened<'_> {
     fn conn(&self, tls: Option<TlsInfo>, permit: Permit) -> Rc<Conn> {
         let info = info(self.worker, self.listening, self.peer, self.client, tls);
         let active = self.worker.shared.recorder.metrics().connection();
-        Rc::new(Conn { info, verdicts: RefCell::default(), _permit: permit, _active: active })
+        Rc::new(Conn { info, activity: Arc::default(), verdicts: RefCell::default(), _permit: permit, _active: active })
     }
 }
 
@@ -139,12 +141,6 @@ impl Conn {
     #[must_use]
     pub fn is_trusted(&self, proxies: &[IpNet]) -> bool {
         !proxies.is_empty() && forwarded::is_trusted(self.info.client.0, proxies)
-    }
-
-    /// Keeps the connection counted as open for as long as the answer lives.
-    #[must_use]
-    pub fn hold(self: &Rc<Self>) -> Rc<Self> {
-        Rc::clone(self)
     }
 
     /// What policies see of it.

@@ -49,6 +49,12 @@ impl Activity {
         self.exchanges.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Whether a head has begun to arrive and is not whole.
+    #[must_use]
+    pub fn is_in_head(&self) -> bool {
+        self.doing() == Doing::Head
+    }
+
     fn doing(&self) -> Doing {
         if self.exchanges.load(Ordering::Relaxed) > 0 {
             Doing::Busy
@@ -79,12 +85,6 @@ impl<S> Timed<S> {
         let now = Instant::now();
         let read_sleep = Box::pin(sleep_until(now + waits.head.max(waits.idle)));
         Self { inner, activity, waits, reading: (Doing::Idle, now), read_sleep, write_sleep: None }
-    }
-
-    /// What the HTTP layer tells about its exchanges.
-    #[must_use]
-    pub fn activity(&self) -> Arc<Activity> {
-        Arc::clone(&self.activity)
     }
 
     /// When the current wait for the client ends, if it does.

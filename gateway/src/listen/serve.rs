@@ -1,6 +1,7 @@
 //! HTTP on one connection, until its end or until the worker drains.
 
 use std::cell::Cell;
+use std::error::Error as _;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,32 +13,17 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::conn::{Conn, connection_record};
-use super::io::{Activity, Timed, Waits};
+use super::io::{Activity, Timed};
 use crate::http::body::ResponseBody;
 use crate::pipeline::{self, Closed};
 use crate::runtime::worker::Worker;
 use crate::upstream::connect::LocalExecutor;
 
-/// HTTP/1 on a stream without deadlines of its own yet.
-pub async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    worker: Rc<Worker>,
-    conn: Rc<Conn>,
-    stream: S,
-    waits: Waits,
-) {
-    http1_timed(worker, conn, Timed::new(stream, Arc::default(), waits)).await;
-}
-
-/// HTTP/1 on a stream with deadlines.
-pub async fn http1_timed<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    worker: Rc<Worker>,
-    conn: Rc<Conn>,
-    stream: Timed<S>,
-) {
+/// HTTP/1.
+pub async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(worker: Rc<Worker>, conn: Rc<Conn>, stream: Timed<S>) {
     let limits = worker.snapshot().config.limits;
-    let activity = stream.activity();
     let served = Rc::new(Cell::new(0u64));
-    let service = service(Rc::clone(&worker), Rc::clone(&conn), activity, Rc::clone(&served));
+    let service = service(Rc::clone(&worker), Rc::clone(&conn), Rc::clone(&served));
     let mut builder = http1::Builder::new();
     builder.max_buf_size(limits.head_bytes.max(MIN_BUFFER)).max_headers(limits.fields).half_close(false);
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
@@ -58,9 +44,8 @@ pub async fn http1_timed<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 /// HTTP/2.
 pub async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(worker: Rc<Worker>, conn: Rc<Conn>, stream: Timed<S>) {
     let limits = worker.snapshot().config.limits;
-    let activity = stream.activity();
     let served = Rc::new(Cell::new(0u64));
-    let service = service(Rc::clone(&worker), Rc::clone(&conn), activity, Rc::clone(&served));
+    let service = service(Rc::clone(&worker), Rc::clone(&conn), Rc::clone(&served));
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .timer(TokioTimer::new())
@@ -97,7 +82,6 @@ const SEND_BUFFER: usize = 128 * 1024;
 fn service(
     worker: Rc<Worker>,
     conn: Rc<Conn>,
-    activity: Arc<Activity>,
     served: Rc<Cell<u64>>,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
@@ -107,7 +91,7 @@ fn service(
 > {
     service_fn(move |request| {
         served.set(served.get() + 1);
-        let busy = Busy::new(&activity);
+        let busy = Busy::new(&conn.activity);
         let handled = pipeline::handle(Rc::clone(&worker), Rc::clone(&conn), request);
         async move {
             let response = handled.await?;
@@ -121,7 +105,9 @@ fn service(
 pub struct Busy(Arc<Activity>);
 
 impl Busy {
-    fn new(activity: &Arc<Activity>) -> Self {
+    /// Counts an exchange until it is dropped.
+    #[must_use]
+    pub fn new(activity: &Arc<Activity>) -> Self {
         activity.begin();
         Self(Arc::clone(activity))
     }
@@ -139,11 +125,17 @@ fn note_end(worker: &Rc<Worker>, conn: &Rc<Conn>, error: &hyper::Error, served: 
         "head_too_large"
     } else if error.is_parse() {
         "bad_request"
-    } else if served == 0 && error.is_timeout() {
+    } else if conn.activity.is_in_head() && is_timeout(error) {
         "request_head_timeout"
     } else {
         return;
     };
+    tracing::debug!(served, "connection ended: {error}");
     let record = connection_record(Arc::clone(&conn.info), None, reason, error.to_string());
     worker.shared.recorder.record_connection(record);
+}
+
+fn is_timeout(error: &hyper::Error) -> bool {
+    let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut)
 }

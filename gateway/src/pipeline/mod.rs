@@ -22,6 +22,7 @@ use crate::finish::{Finish, InFlight};
 use crate::http::body::{RequestBody, ResponseBody};
 use crate::http::{forwarded, guard, hop, respond, upgrade};
 use crate::listen::conn::Conn;
+use crate::listen::serve::Busy;
 use crate::observe::record::{AccessRecord, DecidedBy};
 use crate::observe::trace;
 use crate::runtime::snapshot::{Site, Snapshot};
@@ -253,11 +254,12 @@ async fn relay(
     let body = match (on_upgrade, upstream_upgrade) {
         (Some(client), Some(upstream)) => {
             let tunnel_idle = snapshot.config.limits.tunnel_idle;
-            let held = conn.hold();
+            let busy = Busy::new(&conn.activity);
+            let held = Rc::clone(conn);
             let empty = ResponseBody::empty();
             tokio::task::spawn_local(async move {
                 upgrade::tunnel(client, upstream, tunnel_idle, finish).await;
-                drop(held);
+                drop((busy, held));
             });
             empty
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustls::server::ProducesTickets;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use weir_plugins::directory::{Change, Watcher};
 use weir_plugins::{Chain, Host};
 
@@ -95,9 +96,7 @@ impl Builder {
         match generations {
             Some(generations) if errors.is_empty() => {
                 self.plugins.commit(generations);
-                for server in groups.iter().flat_map(|group| &group.servers).filter(|server| server.addresses().is_empty()) {
-                    server.resolve().await;
-                }
+                resolve(&groups).await;
                 Ok(self.snapshot(config, tls, groups))
             }
             _ => Err(errors.into()),
@@ -143,6 +142,16 @@ impl Builder {
         self.generation += 1;
         Arc::new(Snapshot { generation: self.generation, config, hosts, tls, groups })
     }
+}
+
+/// Looks up the names that have no address yet, all at once.
+async fn resolve(groups: &[Arc<Group>]) {
+    let mut look_ups = JoinSet::new();
+    for server in groups.iter().flat_map(|group| &group.servers).filter(|server| server.addresses().is_empty()) {
+        let server = Arc::clone(server);
+        look_ups.spawn(async move { server.resolve().await });
+    }
+    while look_ups.join_next().await.is_some() {}
 }
 
 /// Something the builder shall do.

@@ -1,0 +1,107 @@
+//! The command line.
+
+use std::fmt;
+
+/// What `--help` prints.
+pub(crate) const HELP: &str = "\
+CPU time per request of Weir, nginx and HAProxy, side by side.
+
+usage: bench [--quick] [--rounds N] [--seconds N] [--json]
+
+  --quick      one round of two seconds, for a first look
+  --rounds N   rounds per proxy and kind of traffic, the median counts (default 3)
+  --seconds N  length of a round (default 3)
+  --json       one JSON object instead of tables
+
+environment:
+  WEIR_BIN       the gateway (default target/release/weir)
+  WEIR_POLICIES  directory of the four policies (default target/policies)
+  WEIR_GUESTS    directory of noop.wasm (default target/guests)
+  WEIR_GEOIP     a country database (default: a small one, made here)";
+
+/// How long to measure and how to report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// Rounds per proxy and kind of traffic; 1 or more.
+    pub(crate) rounds: u32,
+    /// Seconds per round; 1 or more.
+    pub(crate) seconds: u32,
+    /// JSON instead of tables.
+    pub(crate) json: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        // Fourteen rows of three rounds of three seconds stay under three minutes, warm-up and start included.
+        Self { rounds: 3, seconds: 3, json: false }
+    }
+}
+
+/// What is wrong with the command line.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Usage {
+    /// There is no such option.
+    Unknown(String),
+    /// The option needs a number of 1 or more.
+    Number(&'static str),
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(option) => write!(f, "unknown option `{option}`"),
+            Self::Number(option) => write!(f, "`{option}` needs a number of 1 or more"),
+        }
+    }
+}
+
+impl Options {
+    /// Reads the arguments that follow the program's name; nothing when help is asked for.
+    ///
+    /// # Errors
+    /// An option is unknown or lacks its number.
+    pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Self>, Usage> {
+        let mut options = Self::default();
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--quick" => (options.rounds, options.seconds) = (1, 2),
+                "--rounds" => options.rounds = number("--rounds", arguments.next())?,
+                "--seconds" => options.seconds = number("--seconds", arguments.next())?,
+                "--json" => options.json = true,
+                "--help" | "-h" => return Ok(None),
+                _ => return Err(Usage::Unknown(argument)),
+            }
+        }
+        Ok(Some(options))
+    }
+}
+
+fn number(option: &'static str, value: Option<String>) -> Result<u32, Usage> {
+    value.and_then(|value| value.parse().ok()).filter(|number| *number > 0).ok_or(Usage::Number(option))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &str, expected: Result<Option<Options>, Usage>) {
+        assert_eq!(Options::parse(line.split_whitespace().map(str::to_owned)), expected, "{line}");
+    }
+
+    #[test]
+    fn options_are_read_in_order() {
+        check("", Ok(Some(Options::default())));
+        check("--quick --json", Ok(Some(Options { rounds: 1, seconds: 2, json: true })));
+        check("--quick --seconds 5", Ok(Some(Options { rounds: 1, seconds: 5, json: false })));
+        check("--rounds 7 --help", Ok(None));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        check("--rounds", Err(Usage::Number("--rounds")));
+        check("--rounds 0", Err(Usage::Number("--rounds")));
+        check("--seconds fast", Err(Usage::Number("--seconds")));
+        check("--fast", Err(Usage::Unknown("--fast".to_owned())));
+    }
+}
