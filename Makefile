@@ -34,7 +34,7 @@ guests: toolchain ## target/guests/*.wasm: the plugins that tests use
 	@mkdir -p target/guests
 	@for name in $(GUESTS); do cp $(OUT)/guest_$$(echo $$name | tr - _).wasm target/guests/$$name.wasm; done
 
-bench: build ## CPU per request beside nginx and HAProxy, when they are installed
+bench: build guests ## CPU per request beside nginx and HAProxy, when they are installed
 	$(CARGO) run --release -p weir-tests --bin bench
 
 clean: ## Remove everything that was built

@@ -6,6 +6,8 @@
 //! line, metrics and spans. Around it: [`config`] reads `weir.toml`, [`runtime`] builds snapshots and runs the threads, [`admin`] is
 //! the operator's API, [`cli`] the command line, [`demo`] a gateway to try.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
 pub mod admin;
 pub mod cli;
 pub mod config;

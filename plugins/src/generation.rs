@@ -92,13 +92,14 @@ impl std::fmt::Debug for Generation {
 }
 
 impl Host {
-    /// Configures a plugin for a policy, proves it with one synthetic request, and warms one instance per worker.
+    /// Configures a plugin for a policy, proves it with one synthetic request, and warms one instance per worker. `countries` says
+    /// whether there is a country database.
     ///
     /// # Errors
     /// What is wrong with the configuration or the plugin, and the remedy.
-    pub async fn prepare(&self, spec: &PolicySpec, plugin: &Arc<Plugin>) -> Result<Arc<Generation>, LoadError> {
+    pub async fn prepare(&self, spec: &PolicySpec, plugin: &Arc<Plugin>, countries: bool) -> Result<Arc<Generation>, LoadError> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        self.check_grants(spec, plugin)?;
+        check_grants(spec, plugin, countries)?;
         check_limits(&spec.limits)?;
         check_schema(plugin, &spec.config)?;
         let mut generation = Generation {
@@ -115,7 +116,9 @@ impl Host {
             warm: Mutex::default(),
             complained: AtomicU64::new(0),
         };
-        let (mut first, answer) = generation.instantiate().await?;
+        // What the proof leaves in the plugin's shared state is nobody's traffic.
+        let scratch = generation.shared.scratch();
+        let (mut first, answer) = generation.instantiate_with(scratch).await?;
         generation.needs = Needs::parse(&answer, &plugin.manifest)?;
         generation.prove(&mut first).await?;
         // The proven instance has seen a synthetic exchange; traffic starts on fresh ones.
@@ -125,18 +128,6 @@ impl Host {
             generation.warm.get_mut().unwrap_or_else(PoisonError::into_inner).push(instance);
         }
         Ok(Arc::new(generation))
-    }
-
-    fn check_grants(&self, spec: &PolicySpec, plugin: &Plugin) -> Result<(), LoadError> {
-        for import in &plugin.imports {
-            if !DEFAULT_GRANTS.contains(&import.as_str()) && !spec.grants.contains(import) {
-                return Err(LoadError::NotGranted(import.clone()));
-            }
-            if import == "geoip" && !self.countries().is_loaded() {
-                return Err(LoadError::NoCountryDatabase);
-            }
-        }
-        Ok(())
     }
 }
 
@@ -184,7 +175,11 @@ impl Generation {
 
     /// A fresh, configured instance, and the answer of `configure`.
     pub(crate) async fn instantiate(&self) -> Result<(Instance, String), LoadError> {
-        let mut store = store(&self.engine, &self.spec.name, self.spec.mode, self.limits.memory, self.shared.clone());
+        self.instantiate_with(self.shared.clone()).await
+    }
+
+    async fn instantiate_with(&self, shared: Shared) -> Result<(Instance, String), LoadError> {
+        let mut store = store(&self.engine, &self.spec.name, self.spec.mode, self.limits.memory, shared);
         store.data_mut().ticks_left = LOAD_TICKS;
         store.set_epoch_deadline(1);
         let call = async {
@@ -223,6 +218,18 @@ impl Generation {
         }
         Ok(())
     }
+}
+
+fn check_grants(spec: &PolicySpec, plugin: &Plugin, countries: bool) -> Result<(), LoadError> {
+    for import in &plugin.imports {
+        if !DEFAULT_GRANTS.contains(&import.as_str()) && !spec.grants.contains(import) {
+            return Err(LoadError::NotGranted(import.clone()));
+        }
+        if import == "geoip" && !countries {
+            return Err(LoadError::NoCountryDatabase);
+        }
+    }
+    Ok(())
 }
 
 fn check_limits(limits: &PolicyLimits) -> Result<(), LoadError> {

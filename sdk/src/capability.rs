@@ -69,7 +69,7 @@ pub mod kv {
     }
 }
 
-/// Counters shown at the gateway's `/metrics` as `weir_plugin_<name>`. Always granted.
+/// Counters shown at the gateway's `/metrics` as `weir_plugin_counter_total{plugin,name,label}`. Always granted.
 pub mod metrics {
     /// Adds to a counter; `name` and `label` in `[a-z0-9_]`.
     pub fn add(name: &str, label: &str, delta: u64) {

@@ -400,7 +400,7 @@ impl Finding {
         Self { rule: rule.to_owned(), category: category.to_owned(), target: target.to_owned(), evidence: String::new(), score }
     }
 
-    /// Adds what matched; the gateway cuts and masks it before logging.
+    /// Adds what matched; the gateway cuts it, and masks it when the score is above 0, before logging.
     #[must_use]
     pub fn evidence(mut self, evidence: &[u8]) -> Self {
         self.evidence = String::from_utf8_lossy(evidence).into_owned();

@@ -25,7 +25,7 @@ fn requests_move_to_the_secondary_and_return_when_the_primary_does() {
         assert_eq!(gateway.get("/").text(), "primary", "and does not flap");
     }
     let asked = |origin: &Upstream| origin.requests().iter().filter(|request| request.target() == "/health").count();
-    assert!(asked(&primary) > 2 && asked(&secondary) > 2, "both are probed");
+    eventually(LONG, "both are probed", || asked(&primary) > 2 && asked(&secondary) > 2);
 }
 
 #[test]

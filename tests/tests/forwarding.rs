@@ -217,17 +217,23 @@ fn ambiguous_framing_is_refused_and_never_reaches_the_origin() {
     assert_eq!(origin.count(), 0);
 }
 
+/// hyper keeps Transfer-Encoding and drops Content-Length before anyone sees it, so what matters is that the origin gets exactly one
+/// request with one kind of length, and that nothing behind it on the connection is taken for a request.
 #[test]
-fn a_request_with_both_kinds_of_length_is_refused() {
+fn a_request_with_both_kinds_of_length_is_one_request_and_the_last_on_its_connection() {
     let origin = Upstream::text("ok");
     let gateway = Setup::before(&origin).start();
-    let cases = [
-        ("content-length and chunked", "content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
-        ("chunked and content-length", "transfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n0\r\n\r\n"),
-    ];
-    let passed = accepted(&gateway, &cases);
-    assert!(passed.is_empty(), "{passed:?}");
-    assert_eq!(origin.count(), 0);
+    let lengths = ["content-length: 4\r\ntransfer-encoding: chunked\r\n", "transfer-encoding: chunked\r\ncontent-length: 4\r\n"];
+    for (count, lengths) in lengths.iter().enumerate() {
+        let mut client = gateway.connect();
+        let smuggled = "GET /smuggled HTTP/1.1\r\nhost: site.test\r\n\r\n";
+        client.send(format!("POST / HTTP/1.1\r\nhost: site.test\r\n{lengths}\r\n0\r\n\r\n{smuggled}")).unwrap();
+        client.answer().unwrap();
+        assert!(client.is_closed(), "{lengths}");
+        assert_eq!(origin.count(), count + 1, "{lengths}");
+        let received = origin.last();
+        assert_eq!((received.target(), received.header("content-length")), ("/", None), "{lengths}");
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use client::{AdminError, call};
 
-use crate::config::AdminAddress;
+use crate::config::{self, AdminAddress};
 use crate::observe::metrics;
 use crate::runtime::builder::Event;
 use crate::runtime::plugins::{Row, Status};
@@ -35,46 +35,74 @@ pub struct State {
     pub events: mpsc::UnboundedSender<Event>,
 }
 
-/// Serves the API until the task is ended. An address that cannot be had is an error in the log, not the end of the gateway.
-pub async fn serve(address: AdminAddress, state: Arc<State>) {
+/// A bound admin address.
+#[derive(Debug)]
+pub enum Socket {
+    /// A unix socket.
+    Unix(UnixListener),
+    /// A TCP address, and the token that every request must carry.
+    Tcp(TcpListener, Arc<str>),
+}
+
+/// Binds the admin address. Call within a runtime.
+///
+/// # Errors
+/// It cannot be had: another gateway has it, or the token cannot be read.
+pub fn bind(address: &AdminAddress) -> Result<Socket, config::Error> {
+    let error = |key: &str, message: String, hint: &str| config::Error {
+        location: None,
+        key: format!("server.{key}"),
+        message,
+        hint: Some(hint.to_owned()),
+    };
+    match address {
+        AdminAddress::Unix(path) => {
+            // A socket that nobody answers at is left over from a gateway that was killed.
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                let message = format!("another gateway answers at {}", path.display());
+                return Err(error("admin", message, "give each gateway its own state directory"));
+            }
+            drop(std::fs::remove_file(path));
+            let wrong = |cause: std::io::Error| {
+                let message = format!("cannot listen at {}: {cause}", path.display());
+                error("admin", message, "name a path in a directory this user may write to")
+            };
+            let listener = UnixListener::bind(path).map_err(wrong)?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(wrong)?;
+            Ok(Socket::Unix(listener))
+        }
+        AdminAddress::Tcp { address, token } => {
+            let hint = "put a long random text into the file, readable by this user only";
+            let secret = std::fs::read_to_string(token)
+                .map_err(|cause| error("admin_token", format!("cannot read {}: {cause}", token.display()), hint))?;
+            if secret.trim().is_empty() {
+                return Err(error("admin_token", format!("{} is empty", token.display()), hint));
+            }
+            let wrong =
+                |cause: std::io::Error| error("admin", format!("cannot listen on {address}: {cause}"), "name a free address");
+            let socket = std::net::TcpListener::bind(address).map_err(wrong)?;
+            socket.set_nonblocking(true).map_err(wrong)?;
+            Ok(Socket::Tcp(TcpListener::from_std(socket).map_err(wrong)?, secret.trim().into()))
+        }
+    }
+}
+
+/// Serves the API until the task is ended.
+pub async fn serve(socket: Socket, state: Arc<State>) {
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
-        .route("/v1/config", get(config))
+        .route("/v1/config", get(show_config))
         .route("/v1/plugins", get(plugins))
         .route("/v1/upstreams", get(upstreams))
         .route("/v1/reload", post(reload))
         .with_state(state);
-    let served = match &address {
-        AdminAddress::Unix(path) => {
-            // What is there is the socket of a gateway that has ended: a running one answers.
-            if tokio::net::UnixStream::connect(path).await.is_ok() {
-                tracing::error!(path = %path.display(), "another gateway answers at the admin socket; this one has none");
-                return;
-            }
-            drop(std::fs::remove_file(path));
-            match UnixListener::bind(path) {
-                Ok(listener) => {
-                    if let Err(error) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)) {
-                        tracing::warn!("cannot restrict the admin socket: {error}");
-                    }
-                    axum::serve(listener, router).await
-                }
-                Err(error) => Err(error),
-            }
-        }
-        AdminAddress::Tcp { address, token } => {
-            let secret = match std::fs::read_to_string(token) {
-                Ok(text) if !text.trim().is_empty() => Arc::<str>::from(text.trim()),
-                Ok(_) => return tracing::error!(path = %token.display(), "the admin token is empty; there is no admin API"),
-                Err(error) => return tracing::error!(path = %token.display(), "cannot read the admin token: {error}"),
-            };
+    let served = match socket {
+        Socket::Unix(listener) => axum::serve(listener, router).await,
+        Socket::Tcp(listener, secret) => {
             let guarded = router.layer(from_fn(move |request, next| authorise(Arc::clone(&secret), request, next)));
-            match TcpListener::bind(address).await {
-                Ok(listener) => axum::serve(listener, guarded).await,
-                Err(error) => Err(error),
-            }
+            axum::serve(listener, guarded).await
         }
     };
     if let Err(error) = served {
@@ -108,7 +136,7 @@ async fn metrics_text(Extracted(state): Extracted<Arc<State>>) -> Response {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 
-async fn config(Extracted(state): Extracted<Arc<State>>) -> Json<Value> {
+async fn show_config(Extracted(state): Extracted<Arc<State>>) -> Json<Value> {
     let snapshot = state.shared.snapshot.load_full();
     let sites: Vec<_> = snapshot
         .config

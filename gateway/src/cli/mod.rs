@@ -204,7 +204,9 @@ fn reload(path: &Path, json: bool) -> ExitCode {
             for error in answer.get("errors").and_then(serde_json::Value::as_array).into_iter().flatten() {
                 let text = |key: &str| error.get(key).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
                 let line = error.get("line").and_then(serde_json::Value::as_u64).unwrap_or_default();
-                print::err(&format!("error: {}:{line}: {}: {}; {}", text("file"), text("key"), text("message"), text("hint")));
+                let hint =
+                    Some(text("hint")).filter(|hint| !hint.is_empty()).map_or_else(String::new, |hint| format!("; {hint}"));
+                print::err(&format!("error: {}:{line}: {}: {}{hint}", text("file"), text("key"), text("message")));
             }
             print::err("hint: the configuration that was running is still running");
             ExitCode::FAILURE

@@ -107,18 +107,19 @@ impl<S> Timed<S> {
         }
     }
 
-    /// The timer is set for the last deadline it was asked for and looked at only when it fires, so that a busy connection moves no
-    /// timer.
+    /// The timer is looked at only when it fires, so that a busy connection moves no timer. It also runs during an exchange: nobody
+    /// polls a connection that falls idle, so the timer is what notices.
     fn poll_read_deadline(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        let Some(deadline) = self.read_deadline() else { return Poll::Pending };
-        if deadline < self.read_sleep.deadline() {
-            self.read_sleep.as_mut().reset(deadline);
+        let deadline = self.read_deadline();
+        if let Some(sooner) = deadline.filter(|deadline| *deadline < self.read_sleep.deadline()) {
+            self.read_sleep.as_mut().reset(sooner);
         }
         while self.read_sleep.as_mut().poll(context).is_ready() {
-            if deadline <= Instant::now() {
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| deadline <= now) {
                 return Poll::Ready(io::Error::from(io::ErrorKind::TimedOut));
             }
-            self.read_sleep.as_mut().reset(deadline);
+            self.read_sleep.as_mut().reset(deadline.unwrap_or(now + self.waits.idle.min(self.waits.head)));
         }
         Poll::Pending
     }

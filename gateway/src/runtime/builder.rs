@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustls::server::ProducesTickets;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use weir_plugins::capability::geoip::Database;
 use weir_plugins::directory::{Change, Watcher};
 use weir_plugins::{Chain, Host};
 
@@ -63,15 +64,16 @@ impl Builder {
     /// All mistakes at once, each with its place.
     pub async fn build(&mut self, config: Arc<Config>) -> Result<Arc<Snapshot>, Errors> {
         let mut errors = Vec::new();
+        let mut countries = None;
         if let Some(geoip) = &config.geoip {
-            let loaded = self.host.countries().load(&geoip.database, self.host.state());
-            if let Err(error) = loaded {
-                errors.push(config::Error {
+            match Database::open(&geoip.database, self.host.state()) {
+                Ok(database) => countries = Some(database),
+                Err(error) => errors.push(config::Error {
                     location: Some(geoip.at.clone()),
                     key: "geoip.database".to_owned(),
                     message: error.to_string(),
                     hint: Some("give a country database in MaxMind format (.mmdb)".to_owned()),
-                });
+                }),
             }
         }
         let tls = if config.certificates.is_empty() {
@@ -95,6 +97,7 @@ impl Builder {
         };
         match generations {
             Some(generations) if errors.is_empty() => {
+                self.host.countries().replace(countries);
                 self.plugins.commit(generations);
                 resolve(&groups).await;
                 Ok(self.snapshot(config, tls, groups))
@@ -172,13 +175,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub async fn run(
     mut builder: Builder,
     mut current: Arc<Snapshot>,
+    mut watched: Watched,
     mut events: mpsc::UnboundedReceiver<Event>,
     plugin_events: mpsc::UnboundedSender<Event>,
     publish: impl Fn(&Arc<Snapshot>),
     metrics: Arc<Metrics>,
 ) {
-    let mut watched = Watched::default();
-    watched.reset(files(&current.config));
     let mut watcher = watch_plugins(&builder, &current.config, &plugin_events);
     let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
@@ -199,27 +201,27 @@ pub async fn run(
         if !changed {
             continue;
         }
-        let result = reload(&mut builder, &current).await;
+        let mut result = reload(&mut builder, &current).await;
         metrics.reload(result.is_ok());
-        match &result {
-            Ok(snapshot) => {
+        match &mut result {
+            Ok((snapshot, files)) => {
+                watched = std::mem::take(files);
                 if snapshot.config.server.plugins != current.config.server.plugins {
                     watcher = watch_plugins(&builder, &snapshot.config, &plugin_events);
                 }
                 current = Arc::clone(snapshot);
-                watched.reset(files(&current.config));
                 publish(&current);
                 tracing::info!(generation = current.generation, "configuration is live");
             }
             Err(errors) => {
-                for error in errors {
+                for error in errors.iter() {
                     tracing::error!("configuration refused, the running one stays: {error}");
                 }
             }
         }
         if let Some(reply) = reply {
             // Whoever asked may have gone.
-            drop(reply.send(result.map(|snapshot| snapshot.generation)));
+            drop(reply.send(result.map(|(snapshot, _)| snapshot.generation)));
         }
         if watcher.is_none() {
             watcher = watch_plugins(&builder, &current.config, &plugin_events);
@@ -227,13 +229,14 @@ pub async fn run(
     }
 }
 
-async fn reload(builder: &mut Builder, current: &Snapshot) -> Result<Arc<Snapshot>, Errors> {
+async fn reload(builder: &mut Builder, current: &Snapshot) -> Result<(Arc<Snapshot>, Watched), Errors> {
     let config = config::load(&current.config.path)?;
     let (old, new) = (&current.config.server, &config.server);
     if old.state != new.state || old.admin != new.admin || old.workers != new.workers {
         tracing::warn!("server.workers, server.state and server.admin take effect with the next start");
     }
-    builder.build(Arc::new(config)).await
+    let files = watched(&config);
+    Ok((builder.build(Arc::new(config)).await?, files))
 }
 
 async fn apply(builder: &mut Builder, change: Change, config: &Config, metrics: &Metrics) -> bool {
@@ -262,11 +265,12 @@ fn watch_plugins(builder: &Builder, config: &Config, events: &mpsc::UnboundedSen
     Watcher::start(config.server.plugins.clone(), known, report).map_err(|error| tracing::error!("{error}")).ok()
 }
 
-/// Every file whose change is a reason to reload.
-fn files(config: &Config) -> Vec<PathBuf> {
-    let mut files = config.read_from.clone();
+/// Every file whose change is a reason to reload, as it is now: call before the files are read, so that no change is missed.
+#[must_use]
+pub fn watched(config: &Config) -> Watched {
+    let mut files: Vec<PathBuf> = config.read_from.clone();
     files.extend(config.certificates.iter().flat_map(|certificate| [certificate.cert.clone(), certificate.key.clone()]));
     files.extend(config.geoip.iter().map(|geoip| geoip.database.clone()));
     files.extend(config.upstreams.values().filter_map(|upstream| upstream.tls.ca.clone()));
-    files
+    Watched::new(files)
 }

@@ -26,6 +26,8 @@ pub struct Bound {
     pub address: SocketAddr,
     /// The number of its arrival at the workers.
     index: usize,
+    /// Kept, so that the same address can be served in another form without letting go of it.
+    socket: StdListener,
 }
 
 /// The listeners of a process.
@@ -42,25 +44,24 @@ impl Listeners {
     /// Every listener that cannot be bound.
     pub fn apply(&mut self, wanted: &[Listener], workers: &[Handle]) -> Result<(), Vec<config::Error>> {
         let mut errors = Vec::new();
-        let same = |a: &Listener, b: &Listener| (a.address, a.tls, a.proxy_protocol) == (b.address, b.tls, b.proxy_protocol);
-        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.bound)
-            .into_iter()
-            .partition(|bound| wanted.iter().any(|listener| same(listener, &bound.listener)));
-        // Gone first: a listener may come back at the same address in another form.
-        for bound in gone {
-            workers.iter().for_each(|worker| worker.tell(Command::Unlisten(bound.index)));
-        }
-        self.bound = kept;
-        let mut known: Vec<Listener> = self.bound.iter().map(|bound| bound.listener.clone()).collect();
+        let form = |listener: &Listener| (listener.address, listener.tls, listener.proxy_protocol);
+        let mut old = std::mem::take(&mut self.bound);
+        let mut changed = Vec::new();
         for listener in wanted {
             // Listeners on port 0 may repeat: each stands for one of its own.
-            if let Some(index) = known.iter().position(|have| same(have, listener)) {
-                known.swap_remove(index);
-                continue;
+            match old.iter().position(|bound| form(&bound.listener) == form(listener)) {
+                Some(index) => self.bound.push(old.swap_remove(index)),
+                None => changed.push(listener),
             }
-            match bind(listener.address).and_then(|socket| self.hand_out(listener, &socket, workers)) {
-                Ok(()) => {}
-                Err(error) => errors.push(cannot_listen(listener, &error)),
+        }
+        for bound in &old {
+            workers.iter().for_each(|worker| worker.tell(Command::Unlisten(bound.index)));
+        }
+        for listener in changed {
+            let kept = old.iter().position(|bound| bound.listener.address == listener.address && listener.address.port() != 0);
+            let socket = kept.map_or_else(|| bind(listener.address), |index| Ok(old.swap_remove(index).socket));
+            if let Err(error) = socket.and_then(|socket| self.hand_out(listener, socket, workers)) {
+                errors.push(cannot_listen(listener, &error));
             }
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
@@ -72,14 +73,14 @@ impl Listeners {
         &self.bound
     }
 
-    fn hand_out(&mut self, listener: &Listener, socket: &StdListener, workers: &[Handle]) -> std::io::Result<()> {
+    fn hand_out(&mut self, listener: &Listener, socket: StdListener, workers: &[Handle]) -> std::io::Result<()> {
         let address = socket.local_addr()?;
         let name = Arc::from(address.to_string());
         let listening = Arc::new(Listening { name, tls: listener.tls, proxy_protocol: listener.proxy_protocol });
         for worker in workers {
             worker.tell(Command::Listen(socket.try_clone()?, Arc::clone(&listening)));
         }
-        self.bound.push(Bound { listener: listener.clone(), address, index: self.next });
+        self.bound.push(Bound { listener: listener.clone(), address, index: self.next, socket });
         self.next += 1;
         Ok(())
     }
@@ -121,6 +122,8 @@ pub struct Control {
     pub events: mpsc::UnboundedSender<Event>,
     /// Published snapshots.
     pub published: watch::Receiver<Arc<Snapshot>>,
+    /// Where the admin API is served.
+    pub admin_socket: admin::Socket,
     /// What the admin API answers from.
     pub admin: Arc<admin::State>,
 }
@@ -131,7 +134,7 @@ impl Control {
         let snapshot = self.published.borrow_and_update().clone();
         let metrics = Arc::clone(self.shared.recorder.metrics());
         let mut probes = probe::start(&snapshot.groups, &metrics);
-        let admin = tokio::task::spawn_local(admin::serve(snapshot.config.server.admin.clone(), Arc::clone(&self.admin)));
+        let admin = tokio::task::spawn_local(admin::serve(self.admin_socket, Arc::clone(&self.admin)));
         let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
         loop {
             tokio::select! {
@@ -161,19 +164,18 @@ impl Control {
             }
         }
         drop(probes);
-        self.drain().await;
+        drain(&self.shared, self.workers).await;
         admin.abort();
     }
+}
 
-    async fn drain(self) {
-        self.shared.draining.store(true, std::sync::atomic::Ordering::Relaxed);
-        self.workers.iter().for_each(|worker| worker.tell(Command::Drain));
-        let workers = self.workers;
-        // The admin API answers while the last requests finish.
-        let joined = tokio::task::spawn_blocking(move || workers.into_iter().for_each(Handle::join)).await;
-        if joined.is_err() {
-            tracing::error!("a worker ended badly");
-        }
+async fn drain(shared: &Shared, workers: Vec<Handle>) {
+    shared.draining.store(true, std::sync::atomic::Ordering::Relaxed);
+    workers.iter().for_each(|worker| worker.tell(Command::Drain));
+    // The admin API answers while the last requests finish.
+    let joined = tokio::task::spawn_blocking(move || workers.into_iter().for_each(Handle::join)).await;
+    if joined.is_err() {
+        tracing::error!("a worker ended badly");
     }
 }
 

@@ -17,9 +17,9 @@ type Stamp = (u64, u64, Option<SystemTime>);
 
 impl Watched {
     /// Watches these paths from their present state on.
-    pub fn reset(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
-        self.seen = paths.into_iter().map(|path| (path.clone(), stamp(&path))).collect();
-        self.pending = false;
+    #[must_use]
+    pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self { seen: paths.into_iter().map(|path| (path.clone(), stamp(&path))).collect(), pending: false }
     }
 
     /// Looks. Answers whether something changed and has been quiet since the look before.

@@ -141,9 +141,10 @@ impl Plugins {
             return Outcome::Unchanged;
         }
         let mut prepared = Vec::new();
+        let countries = config.is_some_and(|config| config.geoip.is_some());
         let users = config.into_iter().flat_map(|config| config.policies.values()).filter(|policy| policy.plugin == name);
         for policy in users.filter(|policy| policy.mode != config::Mode::Off) {
-            match self.host.prepare(&spec(policy), &plugin).await {
+            match self.host.prepare(&spec(policy), &plugin, countries).await {
                 Ok(generation) => prepared.push(generation),
                 Err(error) => {
                     self.reject(name, Some(plugin.digest.to_string()), format!("policy {}: {error}", policy.name));
@@ -154,7 +155,9 @@ impl Plugins {
         for generation in prepared {
             self.generations.insert(Arc::clone(&generation.spec.name), generation);
         }
-        tracing::info!(plugin = name, version = plugin.version(), digest = &*plugin.digest, "plugin is live");
+        if config.is_some() {
+            tracing::info!(plugin = name, version = plugin.version(), digest = &*plugin.digest, "plugin is live");
+        }
         self.slots
             .insert(name.to_owned(), Slot { live: Some(plugin), since: Some(SystemTime::now()), rejected: None, removed: false });
         self.publish_status();
@@ -197,7 +200,7 @@ impl Plugins {
         let mut prepared = HashMap::new();
         let mut errors = Vec::new();
         for policy in config.policies.values().filter(|policy| policy.mode != config::Mode::Off) {
-            match self.generation(policy).await {
+            match self.generation(policy, config.geoip.is_some()).await {
                 Ok(generation) => drop(prepared.insert(Arc::clone(&policy.name), generation)),
                 Err(error) => errors.push(located(policy, &error, self.slots.get(&policy.plugin))),
             }
@@ -217,13 +220,13 @@ impl Plugins {
         &self.generations
     }
 
-    async fn generation(&self, policy: &Policy) -> Result<Arc<Generation>, LoadError> {
+    async fn generation(&self, policy: &Policy, countries: bool) -> Result<Arc<Generation>, LoadError> {
         let live = self.slots.get(&policy.plugin).and_then(|slot| slot.live.as_ref());
         let plugin = live.ok_or_else(|| LoadError::Missing(policy.plugin.clone()))?;
         let spec = spec(policy);
         match self.generations.get(&policy.name) {
             Some(running) if running.own_key() == Generation::key(&spec, plugin) => Ok(Arc::clone(running)),
-            _ => self.host.prepare(&spec, plugin).await,
+            _ => self.host.prepare(&spec, plugin, countries).await,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use weir_plugins::{Host, HostOptions};
 use super::builder::{self, Builder, Event};
 use super::control::{Control, Listeners};
 use super::descriptors;
+use super::files::Watched;
 use super::snapshot::Snapshot;
 use super::worker::{Handle, Shared};
 use crate::admin;
@@ -55,6 +56,7 @@ pub fn check(config_path: &Path) -> Result<Arc<Snapshot>, Errors> {
 /// Every mistake at once; nothing runs then.
 pub fn start(config_path: &Path) -> Result<Running, Errors> {
     let config = config::load(config_path)?;
+    let watched = builder::watched(&config);
     let (builder, snapshot) = build(config)?;
     let config = Arc::clone(&snapshot.config);
     let metrics = Arc::new(Metrics::default());
@@ -81,16 +83,23 @@ pub fn start(config_path: &Path) -> Result<Running, Errors> {
         let _context = runtime.enter();
         listeners.apply(&config.listeners, &workers)
     };
-    if let Err(errors) = bound {
-        workers.into_iter().for_each(Handle::join);
-        return Err(errors.into());
-    }
+    let admin_socket = {
+        let _context = runtime.enter();
+        bound.and_then(|()| admin::bind(&config.server.admin).map_err(|error| vec![error]))
+    };
+    let admin_socket = match admin_socket {
+        Ok(socket) => socket,
+        Err(errors) => {
+            workers.into_iter().for_each(Handle::join);
+            return Err(errors.into());
+        }
+    };
     let addresses = listeners.bound().iter().map(|bound| (url(bound.listener.tls, bound.address), bound.address)).collect();
     let (events, received) = mpsc::unbounded_channel();
     let (publish, published) = watch::channel(Arc::clone(&snapshot));
     let admin = Arc::new(admin::State { shared: Arc::clone(&shared), plugins: builder.status(), events: events.clone() });
-    let builder = spawn_builder(builder, snapshot, received, events.clone(), publish, &shared)?;
-    let control = Control { shared, workers, listeners, events: events.clone(), published, admin };
+    let builder = spawn_builder(builder, snapshot, watched, received, events.clone(), publish, &shared)?;
+    let control = Control { shared, workers, listeners, events: events.clone(), published, admin_socket, admin };
     let (stop, stopped) = oneshot::channel();
     let run = move || LocalSet::new().block_on(&runtime, control.run(stopped));
     let control = std::thread::Builder::new().name("weir-control".to_owned()).spawn(run).map_err(|error| thread_error(&error))?;
@@ -164,6 +173,7 @@ fn build(config: Config) -> Result<(Builder, Arc<Snapshot>), Errors> {
 fn spawn_builder(
     builder: Builder,
     snapshot: Arc<Snapshot>,
+    watched: Watched,
     received: mpsc::UnboundedReceiver<Event>,
     events: mpsc::UnboundedSender<Event>,
     publish: watch::Sender<Arc<Snapshot>>,
@@ -176,6 +186,8 @@ fn spawn_builder(
         metrics.config_generation(snapshot.generation);
         let publish = |new: &Arc<Snapshot>| {
             let old = shared.snapshot.swap(Arc::clone(new));
+            let connections = new.config.limits.connections.unwrap_or_else(descriptors::max_connections);
+            shared.max_connections.store(connections, Ordering::Relaxed);
             shared.recorder.metrics().config_generation(new.generation);
             if old.config.telemetry != new.config.telemetry
                 && let Err(error) = shared.recorder.apply(&settings(&new.config.telemetry))
@@ -184,7 +196,7 @@ fn spawn_builder(
             }
             publish.send_replace(Arc::clone(new));
         };
-        runtime.block_on(builder::run(builder, snapshot, received, events, publish, metrics));
+        runtime.block_on(builder::run(builder, snapshot, watched, received, events, publish, metrics));
     };
     std::thread::Builder::new().name("weir-builder".to_owned()).spawn(run).map_err(|error| thread_error(&error))
 }

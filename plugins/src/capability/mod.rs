@@ -20,3 +20,10 @@ pub(crate) struct Shared {
     pub(crate) kv: Arc<kv::Kv>,
     pub(crate) counters: Arc<metrics::Counters>,
 }
+
+impl Shared {
+    /// The same country database with empty state of its own.
+    pub(crate) fn scratch(&self) -> Self {
+        Self { countries: Arc::clone(&self.countries), kv: Arc::default(), counters: Arc::default() }
+    }
+}

@@ -32,6 +32,14 @@ struct File {
 }
 
 impl Settler {
+    /// Files that were taken before the watch began: if they are gone by then, that is news.
+    pub fn seed(&mut self, names: impl IntoIterator<Item = String>, now: Instant) {
+        let unknown = Stamp { length: 0, modified: None, inode: 0 };
+        for name in names {
+            self.files.insert(name, File { stamp: unknown, since: now, taken: Some(unknown) });
+        }
+    }
+
     /// Notes what the directory holds now. Answers the names that are gone.
     pub fn observe(&mut self, listing: &HashMap<String, Stamp>, now: Instant) -> Vec<String> {
         for (name, stamp) in listing {
@@ -105,5 +113,8 @@ mod tests {
         assert!(settler.is_waiting());
         assert_eq!(settler.settled(at(9150)), ["a"]);
         assert_eq!(settler.observe(&HashMap::new(), at(9200)), ["a"]);
+        settler.seed(["b".to_owned()], at(9200));
+        assert!(!settler.is_waiting());
+        assert_eq!(settler.observe(&HashMap::new(), at(9300)), ["b"], "gone before the first look");
     }
 }

@@ -56,8 +56,9 @@ impl Watcher {
     ) -> Result<Self, String> {
         let (wake, woken) = channel();
         let stop = wake.clone();
-        let watching =
-            Watching { directory, settler: Settler::default(), digests: known, pending: HashMap::new(), events: None, wake };
+        let mut settler = Settler::default();
+        settler.seed(known.keys().cloned(), Instant::now());
+        let watching = Watching { directory, settler, digests: known, pending: HashMap::new(), events: None, wake };
         let run = move || watching.run(&woken, &report);
         std::thread::Builder::new()
             .name("weir-plugins".to_owned())

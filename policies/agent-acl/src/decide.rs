@@ -92,7 +92,7 @@ pub(crate) fn decide<'a>(rules: &'a Rules, exchange: &Exchange<'_>, client: &imp
     let Target { class, resource } = exchange.target;
     let is_unclear = match resource {
         Resource::Disguised => true,
-        Resource::Ambiguous => rules.model == Model::AgentOnly || !rules.is_open_to(|| client.address()),
+        Resource::Ambiguous => !rules.is_open_to(|| client.address()),
         Resource::CheckIn | Resource::DeploymentPage | Resource::File | Resource::Page => false,
     };
     if is_unclear {

@@ -16,8 +16,8 @@
 //! | `status` | status of a refusal, 400 to 599; 0 closes the connection without an answer | 403 |
 //! | `phase` | `"connection"` decides once per connection, `"request"` once per request | `"connection"` without `class`, else `"request"` |
 //!
-//! Behind a proxy that names its clients in `X-Forwarded-For`, the client is known only once a request was read: set
-//! `phase = "request"` there.
+//! Behind a trusted proxy many clients share a connection: the gateway then asks the connection phase once per request, with the
+//! client of that request, so nothing has to be set there.
 //!
 //! Reasons: `country_denied`, `country_not_allowed`, `country_unknown`, `private_denied`. The rule is the country code,
 //! `unknown` or `private`.

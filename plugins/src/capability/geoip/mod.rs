@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use maxminddb::{Reader, path};
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 /// An ISO 3166-1 alpha-2 code in upper case.
@@ -51,10 +50,10 @@ pub struct Countries {
     current: ArcSwapOption<Database>,
 }
 
+/// A database that was read and checked.
 #[derive(Debug)]
-struct Database {
+pub struct Database {
     reader: Reader<map::Mapped>,
-    digest: [u8; 32],
 }
 
 impl Countries {
@@ -69,24 +68,21 @@ impl Countries {
         Country::parse(code)
     }
 
-    /// Whether a database is in use.
-    #[must_use]
-    pub fn is_loaded(&self) -> bool {
-        self.current.load().is_some()
+    /// Takes a database into use, or none.
+    pub fn replace(&self, database: Option<Database>) {
+        self.current.store(database.map(Arc::new));
     }
+}
 
-    /// Takes a database into use. What was in use stays when this fails. Answers whether anything changed.
+impl Database {
+    /// Reads a database.
     ///
     /// The file is copied into `private` first, because a mapping of a file that somebody overwrites in place is a crash.
     ///
     /// # Errors
-    /// The file cannot be read, or is no database.
-    pub fn load(&self, file: &Path, private: &Path) -> Result<bool, DatabaseError> {
+    /// The file cannot be read or copied, or is no database.
+    pub fn open(file: &Path, private: &Path) -> Result<Self, DatabaseError> {
         let bytes = std::fs::read(file).map_err(|error| DatabaseError::Read(file.to_owned(), error))?;
-        let digest: [u8; 32] = Sha256::digest(&bytes).into();
-        if self.current.load().as_ref().is_some_and(|current| current.digest == digest) {
-            return Ok(false);
-        }
         let format = |error: String| DatabaseError::Format(file.to_owned(), error);
         let checked = Reader::from_source(bytes.as_slice()).map_err(|error| format(error.to_string()))?;
         if checked.metadata().node_count == 0 {
@@ -94,16 +90,6 @@ impl Countries {
         }
         let mapped = map::copy_and_map(&bytes, private).map_err(|error| DatabaseError::Read(private.to_owned(), error))?;
         let reader = Reader::from_source(mapped).map_err(|error| format(error.to_string()))?;
-        self.current.store(Some(Arc::new(Database { reader, digest })));
-        Ok(true)
-    }
-
-    /// Checks that a file is a database, without taking it into use.
-    ///
-    /// # Errors
-    /// As [`Countries::load`].
-    pub fn check(file: &Path) -> Result<(), DatabaseError> {
-        let bytes = std::fs::read(file).map_err(|error| DatabaseError::Read(file.to_owned(), error))?;
-        Reader::from_source(bytes).map(drop).map_err(|error| DatabaseError::Format(file.to_owned(), error.to_string()))
+        Ok(Self { reader })
     }
 }

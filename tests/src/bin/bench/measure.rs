@@ -78,6 +78,10 @@ fn round(proxy: &Proxy, traffic: Traffic, generator: &Generator, seconds: u32) -
     let before = proxy.process.usage()?;
     let sample = generator.drive(&target, seconds)?;
     let after = proxy.process.usage()?;
+    if sample.requests == 0 {
+        let reason = format!("no request was answered in {seconds} s; {} connections broke", sample.errors);
+        return Err(Error::Load { target: proxy.name.to_owned(), reason });
+    }
     Ok(Row {
         proxy: proxy.name,
         traffic,

@@ -106,15 +106,23 @@ pub(crate) fn start_all(ground: &Ground, origin: SocketAddr, tools: &Tools, note
     if let Some(program) = &tools.haproxy {
         started.push(haproxy(ground, origin, program));
     }
-    started.push(weir(ground, origin));
-    started.push(weir_with_four(ground, origin));
+    started.extend(gateways(ground, origin, notes));
+    started.into_iter().filter_map(|proxy| proxy.map_err(|error| notes.fail(&error.to_string())).ok()).collect()
+}
+
+fn gateways(ground: &Ground, origin: SocketAddr, notes: &mut Notes) -> Vec<Result<Proxy, Error>> {
+    let binary = weir_tests::setup::binary();
+    if !binary.is_file() {
+        return vec![Err(Error::Missing { path: binary, hint: "run `make build`" })];
+    }
+    let mut started = vec![weir(ground, origin), weir_with_four(ground, origin)];
     let noop = plugin_file("WEIR_GUESTS", "guests", "noop");
     if noop.is_file() {
         started.push(weir_with_noops(ground, origin, &noop));
     } else {
         notes.skip(&format!("no P9: {} is not built (make guests)", noop.display()));
     }
-    started.into_iter().filter_map(|proxy| proxy.map_err(|error| notes.fail(&error.to_string())).ok()).collect()
+    started
 }
 
 /// An address of the loopback whose port was free a moment ago.
@@ -166,10 +174,6 @@ fn start_weir(
     policies: &[(String, String)],
     with_tls: bool,
 ) -> Result<Proxy, Error> {
-    let binary = weir_tests::setup::binary();
-    if !binary.is_file() {
-        return Err(Error::Missing { path: binary, hint: "run `make build`" });
-    }
     let directory = directory_of(ground, name);
     copy_into(&directory.join("plugins"), plugins)?;
     let (plain, tls) = (free_address()?, if with_tls { Some(free_address()?) } else { None });
@@ -177,7 +181,7 @@ fn start_weir(
     let text = configs::weir(ground, origin, &Weir { directory: &directory, plain, tls, policies, countries });
     let config = directory.join("weir.toml");
     fs::write(&config, text).map_err(|source| Error::File { path: config.clone(), source })?;
-    let mut command = Command::new(binary);
+    let mut command = Command::new(weir_tests::setup::binary());
     command.args(["run", "--config"]).arg(config);
     start(ground, name, command, plain, tls)
 }

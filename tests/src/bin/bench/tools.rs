@@ -39,7 +39,7 @@ impl Tools {
 
 /// The file of a plugin that `make` leaves in a directory of `target`, unless the variable names another directory.
 pub(crate) fn plugin_file(variable: &str, directory: &str, name: &str) -> PathBuf {
-    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(directory);
+    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join(directory);
     env::var_os(variable).map_or_else(built, PathBuf::from).join(format!("{name}.wasm"))
 }
 
