@@ -119,7 +119,7 @@ impl<S> Timed<S> {
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Poll::Ready(io::Error::from(io::ErrorKind::TimedOut));
             }
-            self.read_sleep.as_mut().reset(deadline.unwrap_or(now + self.waits.idle.min(self.waits.head)));
+            self.read_sleep.as_mut().reset(deadline.unwrap_or_else(|| now + self.waits.idle.min(self.waits.head)));
         }
         Poll::Pending
     }

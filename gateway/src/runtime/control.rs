@@ -164,6 +164,8 @@ impl Control {
             }
         }
         drop(probes);
+        // Whoever comes now shall be refused, not queued.
+        drop(self.listeners);
         drain(&self.shared, self.workers).await;
         admin.abort();
     }

@@ -72,7 +72,7 @@ fn inspect_path(inspection: &mut Inspection<'_>, raw: &[u8], quirks: Quirks) {
     }
     inspection.decoded(Target::Path, raw, Reading::Percent);
     let text = inspection.last_text();
-    let climbs = find(text, b"../", 0).is_some() || find(text, b"..\\", 0).is_some() || text.ends_with(b"/..");
+    let climbs = leaves_a_directory(text);
     let hides = quirks.intersects(Quirks::ENCODED_SLASH.union(Quirks::DOUBLE_ENCODING).union(Quirks::NOT_UTF8))
         || find(raw, b"%2e", 0).is_some()
         || find(raw, b"%2E", 0).is_some();
@@ -81,6 +81,20 @@ fn inspect_path(inspection: &mut Inspection<'_>, raw: &[u8], quirks: Quirks) {
     }
     let resolved = inspection.path.clone();
     inspection.decoded(Target::Path, resolved.as_bytes(), Reading::Plain);
+}
+
+/// Whether a dot segment leaves a directory. One that only takes back a file name (`page.aspx/../other.aspx`) stays where it was: an
+/// odd way to write a path, which is the access policy's to judge.
+fn leaves_a_directory(decoded: &[u8]) -> bool {
+    let mut open: Vec<&[u8]> = Vec::new();
+    for segment in decoded.split(|byte| matches!(byte, b'/' | b'\\')).filter(|segment| !segment.is_empty()) {
+        if segment != b".." {
+            open.push(segment);
+        } else if open.pop().is_none_or(|left| !left.contains(&b'.')) {
+            return true;
+        }
+    }
+    false
 }
 
 fn inspect_query(inspection: &mut Inspection<'_>, query: &[u8]) {

@@ -59,6 +59,7 @@ fn agents() {
 fn disguised_paths_are_left_to_the_access_policy() {
     all(&[
         form("/LabTech/agent.aspx/../ControlCenter.asmx", "a=b"),
+        form("/LabTech/agent.aspx%2f..%2fControlCenter.asmx", "a=b"),
         form("/LabTech/agent.aspx;/x", "a=b"),
         form("/LabTech\\ControlCenter.asmx", "a=b"),
         form("//LabTech//ControlCenter.asmx", "a=b"),
