@@ -130,6 +130,13 @@ fn about(arguments: &Arguments, phases: impl Iterator<Item = Tokens>) -> Tokens 
 
 fn export(policy: &syn::Type) -> Tokens {
     quote! {
+        /// Uses the policy on targets that export nothing, where it would count as dead code.
+        #[cfg(not(target_family = "wasm"))]
+        #[doc(hidden)]
+        pub fn __weir_policy(config: &str) -> Result<impl Sized + use<>, String> {
+            ::weir_sdk::testing::configure::<#policy>(config)
+        }
+
         #[cfg(target_family = "wasm")]
         const _: () = {
             use ::weir_sdk::__private::bindings::exports::weir::policy::handler::Guest;

@@ -85,23 +85,23 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(line: &str, expected: Result<Option<Options>, Usage>) {
-        assert_eq!(Options::parse(line.split_whitespace().map(str::to_owned)), expected, "{line}");
+    fn check(line: &str, expected: &Result<Option<Options>, Usage>) {
+        assert_eq!(Options::parse(line.split_whitespace().map(str::to_owned)), *expected, "{line}");
     }
 
     #[test]
     fn options_are_read_in_order() {
-        check("", Ok(Some(Options::default())));
-        check("--quick --json", Ok(Some(Options { rounds: 1, seconds: 2, json: true })));
-        check("--quick --seconds 5", Ok(Some(Options { rounds: 1, seconds: 5, json: false })));
-        check("--rounds 7 --help", Ok(None));
+        check("", &Ok(Some(Options::default())));
+        check("--quick --json", &Ok(Some(Options { rounds: 1, seconds: 2, json: true })));
+        check("--quick --seconds 5", &Ok(Some(Options { rounds: 1, seconds: 5, json: false })));
+        check("--rounds 7 --help", &Ok(None));
     }
 
     #[test]
     fn mistakes_are_named() {
-        check("--rounds", Err(Usage::Number("--rounds")));
-        check("--rounds 0", Err(Usage::Number("--rounds")));
-        check("--seconds fast", Err(Usage::Number("--seconds")));
-        check("--fast", Err(Usage::Unknown("--fast".to_owned())));
+        check("--rounds", &Err(Usage::Number("--rounds")));
+        check("--rounds 0", &Err(Usage::Number("--rounds")));
+        check("--seconds fast", &Err(Usage::Number("--seconds")));
+        check("--fast", &Err(Usage::Unknown("--fast".to_owned())));
     }
 }
