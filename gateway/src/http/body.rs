@@ -96,6 +96,13 @@ impl RequestBody {
         Ok((whole.slice(..window.min(whole.len())), complete))
     }
 
+    /// The same body once more, when there is nothing in it.
+    #[must_use]
+    pub fn repeated(&self) -> Option<Self> {
+        let stall = Stall::new(self.stall.limit);
+        self.is_end_stream().then(|| Self { prefix: VecDeque::new(), incoming: None, read: Arc::clone(&self.read), stall })
+    }
+
     fn is_read(&self) -> bool {
         self.incoming.is_none()
     }

@@ -107,10 +107,8 @@ impl Plugins {
                 names.sort();
                 names
             }
-            Err(error) => {
-                tracing::warn!(directory = %directory.display(), "cannot read the plugin directory: {error}");
-                return;
-            }
+            // The watcher tells the operator; a policy that needs a plugin says so itself.
+            Err(_) => return,
         };
         for name in names {
             let path = directory.join(format!("{name}.wasm"));

@@ -4,4 +4,5 @@
 pub mod certificates;
 pub mod client_hello;
 pub mod handshake;
+mod pinned;
 pub mod upstream;

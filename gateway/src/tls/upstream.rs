@@ -1,12 +1,14 @@
 //! TLS towards upstreams: verified, always.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 
+use super::pinned::Verifier;
 use crate::config::{self, Scheme, Url};
 use crate::upstream::group::ServerTls;
 
@@ -23,26 +25,15 @@ pub fn client(upstream: &config::Upstream) -> Result<impl Fn(&Url) -> Option<Ser
     };
     let needed = upstream.servers.iter().any(|server| server.url.scheme == Scheme::Https);
     let mut identity = DefaultHasher::new();
-    let roots = match &upstream.tls.ca {
+    let trust = match &upstream.tls.ca {
         _ if !needed => None,
         Some(path) => {
             let hint = "give a PEM file with the CA that signed the origin's certificate, or that certificate itself";
-            let bytes =
-                std::fs::read(path).map_err(|cause| error("ca", format!("cannot read {}: {cause}", path.display()), hint))?;
-            bytes.hash(&mut identity);
-            let mut roots = RootCertStore::empty();
-            for certificate in CertificateDer::pem_slice_iter(&bytes) {
-                let added = certificate
-                    .map_err(|cause| cause.to_string())
-                    .and_then(|one| roots.add(one).map_err(|cause| cause.to_string()));
-                added.map_err(|cause| error("ca", format!("{}: {cause}", path.display()), hint))?;
-            }
-            if roots.is_empty() {
-                return Err(error("ca", format!("{} holds no certificate", path.display()), hint));
-            }
-            Some(roots)
+            let trusted = read_trusted(path).map_err(|cause| error("ca", cause, hint))?;
+            trusted.hash(&mut identity);
+            Some(trusted)
         }
-        None => Some(system_roots().clone()),
+        None => Some(Vec::new()),
     };
     let name = match &upstream.tls.server_name {
         Some(name) => {
@@ -54,8 +45,11 @@ pub fn client(upstream: &config::Upstream) -> Result<impl Fn(&Url) -> Option<Ser
         None => None,
     };
     name.hash(&mut identity);
-    let config = match roots {
-        Some(roots) => Some(client_config(roots).map_err(|cause| error("ca", cause, "check the certificates"))?),
+    let config = match trust {
+        Some(trusted) => {
+            let hint = "name the CA file of the origin: tls = { ca = \"origin-ca.pem\" }";
+            Some(client_config(trusted).map_err(|cause| error("ca", cause, hint))?)
+        }
         None => None,
     };
     let identity = identity.finish();
@@ -66,10 +60,32 @@ pub fn client(upstream: &config::Upstream) -> Result<impl Fn(&Url) -> Option<Ser
     })
 }
 
-fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, String> {
+fn read_trusted(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let wrong = |cause: rustls_pki_types::pem::Error| format!("cannot read {}: {cause}", path.display());
+    let trusted: Vec<_> = CertificateDer::pem_file_iter(path).map_err(wrong)?.collect::<Result<_, _>>().map_err(wrong)?;
+    if trusted.is_empty() {
+        return Err(format!("{} holds no certificate", path.display()));
+    }
+    Ok(trusted)
+}
+
+/// Trusts these certificates as roots and as they are; without any, the operating system's roots.
+fn client_config(trusted: Vec<CertificateDer<'static>>) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in &trusted {
+        roots.add(certificate.clone()).map_err(|cause| cause.to_string())?;
+    }
+    if trusted.is_empty() {
+        roots = system_roots().clone();
+    }
+    if roots.is_empty() {
+        return Err("this system has no trusted roots".to_owned());
+    }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = Verifier::new(roots, trusted, &provider)?;
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let mut config = builder.map_err(|error| error.to_string())?.with_root_certificates(roots).with_no_client_auth();
+    let builder = builder.map_err(|error| error.to_string())?.dangerous().with_custom_certificate_verifier(verifier);
+    let mut config = builder.with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
@@ -81,9 +97,6 @@ fn system_roots() -> &'static RootCertStore {
         let mut roots = RootCertStore::empty();
         let found = rustls_native_certs::load_native_certs();
         roots.add_parsable_certificates(found.certs);
-        if roots.is_empty() {
-            tracing::warn!("this system has no trusted roots: https upstreams need tls = {{ ca = \"…\" }}");
-        }
         roots
     })
 }

@@ -1,5 +1,6 @@
 //! One request to one server.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -147,12 +148,50 @@ async fn send(server: &Arc<Server>, sender: Sender, request: Request<RequestBody
             if sender.ready().await.is_err() {
                 return Err(Failed { error: AttemptError::Reset, unsent: Some(Box::new(request)) });
             }
-            let request = for_http2(request);
-            let sent = tokio::time::timeout(limit, sender.try_send_request(request)).await.map_err(late)?;
-            let response = sent.map_err(failed)?;
-            Ok(Answered { response, reuse: None })
+            let again = Again::of(&request);
+            let sent = tokio::time::timeout(limit, sender.try_send_request(for_http2(request))).await.map_err(late)?;
+            match sent {
+                Ok(response) => Ok(Answered { response, reuse: None }),
+                Err(error) => {
+                    let is_refused = is_refused(&error);
+                    let mut failed = failed(error);
+                    if failed.unsent.is_none() && failed.error == AttemptError::Reset {
+                        failed.unsent = again.and_then(|again| again.unless_processed(is_refused));
+                    }
+                    Err(failed)
+                }
+            }
         }
     }
+}
+
+/// A request without a body, kept because an HTTP/2 server may end its connection at any time with exchanges on it: the request is
+/// gone then, but the server has told that it was not processed, or repeating it changes nothing.
+struct Again {
+    request: Request<()>,
+    body: RequestBody,
+}
+
+impl Again {
+    fn of(request: &Request<RequestBody>) -> Option<Self> {
+        let body = request.body().repeated()?;
+        let mut copy = Request::new(());
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.headers_mut() = request.headers().clone();
+        Some(Self { request: copy, body })
+    }
+
+    fn unless_processed(self, is_refused: bool) -> Option<Box<Request<RequestBody>>> {
+        let may_repeat = is_refused || self.request.method().is_safe();
+        may_repeat.then(|| Box::new(self.request.map(|()| self.body)))
+    }
+}
+
+/// Whether the server said that it did not process the request.
+fn is_refused(error: &hyper::client::conn::TrySendError<Request<RequestBody>>) -> bool {
+    let cause = error.error().source().and_then(|source| source.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| cause.is_go_away() || cause.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
 /// HTTP/2 wants scheme and authority in the target, and no Host beside them.

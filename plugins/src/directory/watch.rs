@@ -58,7 +58,8 @@ impl Watcher {
         let stop = wake.clone();
         let mut settler = Settler::default();
         settler.seed(known.keys().cloned(), Instant::now());
-        let watching = Watching { directory, settler, digests: known, pending: HashMap::new(), events: None, wake };
+        let watching =
+            Watching { directory, settler, digests: known, pending: HashMap::new(), events: None, unreadable: false, wake };
         let run = move || watching.run(&woken, &report);
         std::thread::Builder::new()
             .name("weir-plugins".to_owned())
@@ -107,6 +108,8 @@ struct Watching {
     /// Since when a file that looks cut has not grown.
     pending: HashMap<String, (u64, Instant)>,
     events: Option<RecommendedWatcher>,
+    /// The operator was told that the directory cannot be read.
+    unreadable: bool,
     wake: Sender<Wake>,
 }
 
@@ -161,10 +164,13 @@ impl Watching {
         let listing = match list(&self.directory) {
             Ok(listing) => listing,
             Err(error) => {
-                tracing::warn!(directory = %self.directory.display(), "cannot read the plugin directory: {error}");
+                if !std::mem::replace(&mut self.unreadable, true) {
+                    tracing::warn!(directory = %self.directory.display(), "cannot read the plugin directory: {error}");
+                }
                 return;
             }
         };
+        self.unreadable = false;
         for name in self.settler.observe(&listing, now) {
             self.digests.remove(&name);
             self.pending.remove(&name);

@@ -21,8 +21,8 @@
 //!
 //! In both models: `agent.aspx` takes GET, HEAD and POST only; `Deployment.aspx` without exactly one well-formed
 //! `InstallerToken` (and without a legacy installer query) is refused; a path that another server might read as a different
-//! one is never `agent`. Agent-only refuses such a path; all-traffic lets it through as `other` only to a source that may
-//! reach every class, and never when its real target cannot be known.
+//! one is never `agent`. It passes as `other` only from a source that may reach every class (in agent-only: a trusted
+//! network), and never when its real target cannot be known.
 //!
 //! Check-ins that look odd but pass are reported as findings: `agent-user-agent`, `agent-contentlength`,
 //! `agent-length-undeclared`, `agent-host-address`; so is `ambiguous-path`.

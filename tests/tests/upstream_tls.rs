@@ -1,0 +1,90 @@
+//! TLS and HTTP/2 towards a real server: nginx, with the self-signed certificate that on-premise servers often have.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+use weir_tests::load::Load;
+use weir_tests::{LONG, Request, Scratch, Setup, eventually, tool};
+
+/// An nginx that speaks HTTP/2 over TLS and ends every connection after a hundred requests. Ended by its process id.
+struct Nginx {
+    process: Child,
+    port: u16,
+    certificate: String,
+    _files: Scratch,
+}
+
+impl Nginx {
+    /// `None` when there is no nginx; said loudly.
+    fn start() -> Option<Self> {
+        if !tool::has("nginx") {
+            return None;
+        }
+        let files = Scratch::new();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["origin.test".to_owned()]).unwrap();
+        // A CA and a server certificate in one: the usual rules refuse it.
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap().pem();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (cert, key) = (files.write("cert.pem", &certificate), files.write("key.pem", key.serialize_pem()));
+        let at = files.path().display();
+        let config = files.write(
+            "nginx.conf",
+            format!(
+                "daemon off; worker_processes 1; pid {at}/pid; error_log {at}/error.log;\n\
+                 events {{ worker_connections 256; }}\n\
+                 http {{ access_log off; keepalive_requests 100;\n\
+                 server {{ listen 127.0.0.1:{port} ssl http2; ssl_certificate {}; ssl_certificate_key {};\n\
+                 location / {{ default_type text/plain; return 200 \"$server_protocol $host $remote_addr\"; }} }} }}",
+                cert.display(),
+                key.display()
+            ),
+        );
+        let process = Command::new("nginx").arg("-c").arg(config).stderr(Stdio::null()).spawn().unwrap();
+        let nginx = Self { process, port, certificate, _files: files };
+        eventually(LONG, "nginx listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Some(nginx)
+    }
+
+    fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // SIGTERM to the master ends its workers too.
+        drop(Command::new("kill").arg(self.process.id().to_string()).status());
+        drop(self.process.wait());
+    }
+}
+
+#[test]
+fn the_certificate_an_operator_names_is_trusted_and_http_2_loses_nothing_when_connections_end() {
+    let Some(nginx) = Nginx::start() else { return };
+    let gateway = Setup::before_servers(&[(&nginx.url(), 0)])
+        .file("origin.pem", &nginx.certificate)
+        .upstream("tls = { ca = \"origin.pem\", server_name = \"origin.test\" }\nbind = \"127.0.0.2\"")
+        .start();
+    assert_eq!(gateway.get("/").text(), "HTTP/2.0 site.test 127.0.0.2");
+    let load = Load::start(gateway.plain(), 8, &Request::get("/"));
+    eventually(LONG, "many connections of a hundred requests have ended", || load.done() > 3000);
+    let report = load.finish();
+    assert!(report.failures.is_empty(), "{:?}", report.failures.first());
+}
+
+#[test]
+fn a_certificate_nobody_named_is_refused_with_the_reason_in_the_log() {
+    let Some(nginx) = Nginx::start() else { return };
+    let other = rcgen::generate_simple_self_signed(vec!["origin.test".to_owned()]).unwrap().cert.pem();
+    for (name, pem) in [("origin.test", other), ("other.test", nginx.certificate.clone())] {
+        let gateway = Setup::before_servers(&[(&nginx.url(), 0)])
+            .file("origin.pem", pem)
+            .upstream(&format!("tls = {{ ca = \"origin.pem\", server_name = \"{name}\" }}"))
+            .start();
+        let answer = gateway.get("/");
+        assert_eq!(answer.status, 502);
+        assert_eq!(gateway.log_of(&answer)["reason"], "upstream_certificate_invalid");
+    }
+}
