@@ -162,7 +162,12 @@ impl Setup {
         self.plugin(name, name, &file, lines)
     }
 
-    fn plugin(mut self, name: &str, plugin: &str, file: &Path, lines: &str) -> Self {
+    /// A policy at the end of the site's chain, from a file.
+    ///
+    /// # Panics
+    /// The file cannot be copied.
+    #[must_use]
+    pub fn plugin(mut self, name: &str, plugin: &str, file: &Path, lines: &str) -> Self {
         let target = self.directory.path().join(format!("plugins/{plugin}.wasm"));
         std::fs::copy(file, target).expect("a copy of a plugin");
         self.chain.push(name.to_owned());
