@@ -190,7 +190,7 @@ impl Generation {
         let failed = |error: CallError| LoadError::Call { phase: "configure", error };
         let called = tokio::time::timeout(LOAD_WALL, call).await;
         match called {
-            Ok(Ok((policy, Ok(answer)))) => Ok((Instance { store, policy }, answer)),
+            Ok(Ok((policy, Ok(answer)))) => Ok((Instance { store, policy: Box::new(policy) }, answer)),
             Ok(Ok((_, Err(message)))) => Err(LoadError::Configure(message)),
             Ok(Err(error)) => Err(failed(trap(&error, store.data()))),
             Err(_) => Err(failed(wall(LOAD_WALL))),

@@ -46,10 +46,10 @@ impl WasiView for GuestState {
     }
 }
 
-/// A configured instance.
+/// A configured instance: two pointers, for it moves with every call.
 pub(crate) struct Instance {
     pub(crate) store: Store<GuestState>,
-    pub(crate) policy: Policy,
+    pub(crate) policy: Box<Policy>,
 }
 
 /// A new store with all limits set.

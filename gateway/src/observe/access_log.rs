@@ -234,7 +234,7 @@ mod tests {
             "country": "DE",
             "class": "agent",
             "tls": {
-                "version": "1.3", "suite": "TLS13_AES_128_GCM_SHA256", "sni": "a.example.com", "alpn": null,
+                "version": "1.3", "suite": "TLS_AES_128_GCM_SHA256", "sni": "a.example.com", "alpn": null,
                 "ja4": "t13d1516h2_8daaf6152771_b186095e22b6", "legacy": false,
             },
             "protocol": "HTTP/1.1",

@@ -60,7 +60,7 @@ pub(super) fn denied() -> AccessRecord {
     let started = plain.started;
     let tls = TlsInfo {
         version: "1.3",
-        suite: "TLS13_AES_128_GCM_SHA256".to_owned(),
+        suite: "TLS_AES_128_GCM_SHA256".to_owned(),
         sni: Some("a.example.com".to_owned()),
         alpn: None,
         ja4: Some("t13d1516h2_8daaf6152771_b186095e22b6".to_owned()),

@@ -67,7 +67,9 @@ pub async fn accept(
         Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
         _ => "1.2",
     };
-    info.suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or_default().to_owned();
+    // rustls tells the versions apart in the name, IANA does not.
+    let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or_default();
+    info.suite = suite.replacen("TLS13_", "TLS_", 1);
     info.alpn = session.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
     Ok((stream, info))
 }
