@@ -1,4 +1,5 @@
 # `make` lists the targets.
+SHELL     := bash
 CARGO     ?= cargo
 BUILD     := target/policies
 POLICIES  := geoip ips agent-acl sso-cors
@@ -15,7 +16,8 @@ demo: build ## Build everything and try it: a sample origin behind four policies
 	./target/release/weir demo
 
 test: lint guests build ## Format, lints and every test, against the real binary and real components
-	$(CARGO) test --release --workspace
+	@set -o pipefail; $(CARGO) test --release --workspace 2>&1 | tee target/test.log
+	@awk '/^test result:/ { passed += $$4; failed += $$6 } END { print passed " passed, " failed " failed" }' target/test.log
 
 lint: policies ## Formatting and clippy, warnings denied
 	$(CARGO) fmt --all --check
@@ -41,4 +43,5 @@ clean: ## Remove everything that was built
 	$(CARGO) clean
 
 toolchain:
-	@rustup toolchain install >/dev/null 2>&1 || rustup toolchain install
+	@(rustup target list --installed | grep -q wasm32-wasip2 && $(CARGO) clippy --version && $(CARGO) fmt --version) >/dev/null 2>&1 \
+		|| rustup toolchain install
