@@ -176,11 +176,14 @@ impl Background {
     }
 
     fn finish(self) {
-        let deadline = self.stop.as_ref().map_or_else(|| Instant::now() + LAST_SPANS, |stop| stop.deadline);
-        let exporter = self.sinks.exporter.as_ref();
+        let Self { queue, shared, sinks, stop, .. } = self;
+        let deadline = stop.as_ref().map_or_else(|| Instant::now() + LAST_SPANS, |stop| stop.deadline);
+        let exporter = sinks.exporter.as_ref();
         let complete = exporter.is_none_or(|exporter| exporter.shutdown(deadline.saturating_duration_since(Instant::now())));
-        self.queue.try_iter().for_each(|message| self.shared.lost(&message));
-        if let Some(stop) = self.stop {
+        queue.try_iter().for_each(|message| shared.lost(&message));
+        // Before anyone is told of the end: what comes afterwards finds no queue, and is counted where it was sent.
+        drop(queue);
+        if let Some(stop) = stop {
             // The one who asked may have given up waiting.
             let _ = stop.done.send(complete);
         }

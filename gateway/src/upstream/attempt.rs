@@ -137,16 +137,20 @@ async fn send(server: &Arc<Server>, sender: Sender, request: Request<RequestBody
     let late = |_| Failed { error: AttemptError::FirstByteTimeout, unsent: None };
     match sender {
         Sender::Http1(mut sender) => {
-            if sender.ready().await.is_err() {
-                return Err(Failed { error: AttemptError::Reset, unsent: Some(Box::new(request)) });
+            if !sender.is_ready()
+                && let Err(error) = ready(&tokio::time::timeout(limit, sender.ready()).await)
+            {
+                return Err(Failed { error, unsent: Some(Box::new(request)) });
             }
             let sent = tokio::time::timeout(limit, sender.try_send_request(request)).await.map_err(late)?;
             let response = sent.map_err(failed)?;
             Ok(Answered { response, reuse: Some(Reuse { server: server.id, sender }) })
         }
         Sender::Http2(mut sender) => {
-            if sender.ready().await.is_err() {
-                return Err(Failed { error: AttemptError::Reset, unsent: Some(Box::new(request)) });
+            if !sender.is_ready()
+                && let Err(error) = ready(&tokio::time::timeout(limit, sender.ready()).await)
+            {
+                return Err(Failed { error, unsent: Some(Box::new(request)) });
             }
             let again = Again::of(&request);
             let sent = tokio::time::timeout(limit, sender.try_send_request(for_http2(request))).await.map_err(late)?;
@@ -162,6 +166,15 @@ async fn send(server: &Arc<Server>, sender: Sender, request: Request<RequestBody
                 }
             }
         }
+    }
+}
+
+/// A new connection needs a moment before it takes a request, and a server may allow no exchange for a while: both have an end.
+fn ready(waited: &Result<hyper::Result<()>, tokio::time::error::Elapsed>) -> Result<(), AttemptError> {
+    match waited {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(AttemptError::Reset),
+        Err(_) => Err(AttemptError::FirstByteTimeout),
     }
 }
 
