@@ -11,7 +11,7 @@ use crate::contract::bindings::weir::policy::types as wit;
 use crate::contract::cut;
 use crate::decision::{Decision, Mode, OnError, Phase, VerdictKind};
 use crate::error::CallError;
-use crate::exchange::{Exchange, Outcome};
+use crate::exchange::{Exchange, MAX_DECISIONS, Outcome};
 use crate::generation::Generation;
 use crate::manifest::Phases;
 use crate::pool::{self, Instance};
@@ -148,6 +148,10 @@ impl Chain {
                 }
                 Err(error) => Err(error),
             };
+            if called.is_ok() {
+                // Counted, not logged: a large body would fill the log with its pieces.
+                policy.stats.record(VerdictKind::Next, started.elapsed());
+            }
             match called {
                 Ok(new) if policy.spec.mode == Mode::Enforce => chunk = new.into(),
                 Ok(_) => {}
@@ -313,6 +317,10 @@ fn note(policy: &Generation, slot: &mut Slot, phase: Phase, started: Instant, no
     let elapsed = started.elapsed();
     policy.stats.record(noted.kind, elapsed);
     let Some(exchange) = slot else { return };
+    if exchange.decisions.len() >= MAX_DECISIONS {
+        exchange.dropped += 1;
+        return;
+    }
     exchange.decisions.push(Decision {
         policy: Arc::clone(&policy.spec.name),
         digest: Arc::clone(&policy.plugin.digest),

@@ -97,6 +97,8 @@ pub struct ResponseHead {
 const LOG_BYTES: usize = 8 * 1024;
 /// Tags one exchange may carry.
 pub(crate) const MAX_TAGS: usize = 32;
+/// Decisions one exchange may carry: a body phase is called for every piece.
+pub(crate) const MAX_DECISIONS: usize = 256;
 /// Findings one exchange may carry.
 pub(crate) const MAX_FINDINGS: usize = 64;
 

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use weir_tests::tls::{Authority, Kind};
-use weir_tests::{Gateway, Reply, Setup, Upstream, tool};
+use weir_tests::{Gate, Gateway, Reply, Request, Setup, Upstream, tool};
 
 const GIB: u64 = 1 << 30;
 /// What the gateway may need more, whatever the body's size.
@@ -86,7 +86,7 @@ fn a_client_that_reads_nothing_makes_the_origin_wait_not_the_gateway_swell() {
     let mut clients: Vec<_> = (0..16)
         .map(|_| {
             let mut client = gateway.connect();
-            client.send(weir_tests::Request::get("/length").bytes()).unwrap();
+            client.send(Request::get("/length").bytes()).unwrap();
             client.head().unwrap();
             client
         })
@@ -104,7 +104,34 @@ fn the_first_bytes_of_an_answer_do_not_wait_for_the_last() {
     let origin = Upstream::scripted(|_| Reply::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nfirst".to_vec()));
     let gateway = Setup::before(&origin).start();
     let mut client = gateway.connect();
-    client.send(weir_tests::Request::get("/").bytes()).unwrap();
+    client.send(Request::get("/").bytes()).unwrap();
     assert_eq!(client.head().unwrap().get("content-length"), Some("10"));
     assert_eq!(client.exactly(5).unwrap(), b"first");
+}
+
+#[test]
+fn an_upload_may_take_longer_than_the_wait_for_the_first_byte_of_its_answer() {
+    let origin = Upstream::text("ok");
+    let gateway = Setup::before(&origin).upstream("timeouts = { first_byte = \"300ms\" }").start();
+    let mut client = gateway.connect();
+    client.send("POST /slow HTTP/1.1\r\nhost: site.test\r\ncontent-length: 12\r\n\r\n").unwrap();
+    for _ in 0..12 {
+        // A slow line: twelve pieces, each well within the limit, all together four times as long as it.
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        client.send("x").unwrap();
+    }
+    assert_eq!(client.answer().unwrap().status, 200);
+    assert_eq!(origin.last().body, b"xxxxxxxxxxxx");
+}
+
+#[test]
+fn an_origin_that_takes_the_request_and_says_nothing_is_given_up() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let origin = Upstream::scripted(move |_| Reply::Behind(held.clone(), Box::new(Reply::text("late"))));
+    let gateway = Setup::before(&origin).upstream("timeouts = { first_byte = \"300ms\" }").start();
+    let answer = gateway.ask(&Request::post("/", "text/plain", "all of it"));
+    gate.open();
+    assert_eq!(answer.status, 504);
+    assert_eq!(gateway.log_of(&answer)["reason"], "upstream_timeout");
 }

@@ -96,6 +96,12 @@ impl RequestBody {
         Ok((whole.slice(..window.min(whole.len())), complete))
     }
 
+    /// Counts its bytes as they are read; `None` when all of it is here already.
+    #[must_use]
+    pub fn progress(&self) -> Option<Arc<AtomicU64>> {
+        self.incoming.as_ref().map(|_| Arc::clone(&self.read))
+    }
+
     /// The same body once more, when there is nothing in it.
     #[must_use]
     pub fn repeated(&self) -> Option<Self> {

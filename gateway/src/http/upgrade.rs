@@ -11,6 +11,8 @@ use crate::finish::{End, Finish};
 
 /// Bytes in flight in one direction.
 const BUFFER: usize = 16 * 1024;
+/// For the end of one direction to be taken.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Relays bytes both ways until one side ends or nothing moves for `idle`, then ends the exchange.
 pub async fn tunnel(client: OnUpgrade, upstream: OnUpgrade, idle: Duration, mut finish: Box<Finish>) {
@@ -34,16 +36,17 @@ async fn copy(mut from: ReadHalf<Io>, mut to: WriteHalf<Io>, idle: Duration) -> 
     let mut total = 0;
     while let Ok(Ok(count)) = tokio::time::timeout(idle, from.read(&mut buffer)).await {
         let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
-        if !matches!(tokio::time::timeout(idle, to.write_all(bytes)).await, Ok(Ok(()))) {
-            break;
-        }
-        // tokio-rustls buffers: a message that waits for the next one is a hang.
-        if to.flush().await.is_err() {
+        // rustls buffers: without the flush a message would wait for the next one.
+        let passed = async {
+            to.write_all(bytes).await?;
+            to.flush().await
+        };
+        if !matches!(tokio::time::timeout(idle, passed).await, Ok(Ok(()))) {
             break;
         }
         total += count as u64;
     }
-    // A peer that is gone needs no goodbye.
-    drop(to.shutdown().await);
+    // A peer that is gone, or does not read, needs no goodbye.
+    drop(tokio::time::timeout(GOODBYE, to.shutdown()).await);
     total
 }

@@ -44,6 +44,9 @@ struct Asked {
     decisions: Vec<Decision>,
 }
 
+/// Sites whose verdict a connection remembers: it asks for one, or for the few that share a certificate.
+const MAX_VERDICTS: usize = 16;
+
 /// Serves a connection to its end.
 pub async fn run(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, listening: Arc<Listening>, permit: Permit) {
     let snapshot = worker.snapshot();
@@ -170,8 +173,10 @@ impl Conn {
         if !self.verdicts.borrow().iter().any(is_known) {
             let asked = self.ask(snapshot, site).await;
             let mut verdicts = self.verdicts.borrow_mut();
-            // One connection asks for few sites; old snapshots are forgotten.
             verdicts.retain(|asked| asked.generation == snapshot.generation);
+            if verdicts.len() >= MAX_VERDICTS {
+                verdicts.remove(0);
+            }
             verdicts.push(asked);
         }
         let mut verdicts = self.verdicts.borrow_mut();

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::header::HOST;
@@ -134,7 +135,8 @@ pub async fn attempt(
 }
 
 async fn send(server: &Arc<Server>, sender: Sender, request: Request<RequestBody>, limit: Duration) -> Result<Answered, Failed> {
-    let late = |_| Failed { error: AttemptError::FirstByteTimeout, unsent: None };
+    let late = Failed { error: AttemptError::FirstByteTimeout, unsent: None };
+    let progress = request.body().progress();
     match sender {
         Sender::Http1(mut sender) => {
             if !sender.is_ready()
@@ -142,7 +144,7 @@ async fn send(server: &Arc<Server>, sender: Sender, request: Request<RequestBody
             {
                 return Err(Failed { error, unsent: Some(Box::new(request)) });
             }
-            let sent = tokio::time::timeout(limit, sender.try_send_request(request)).await.map_err(late)?;
+            let sent = answered(sender.try_send_request(request), limit, progress).await.ok_or(late)?;
             let response = sent.map_err(failed)?;
             Ok(Answered { response, reuse: Some(Reuse { server: server.id, sender }) })
         }
@@ -153,7 +155,7 @@ async fn send(server: &Arc<Server>, sender: Sender, request: Request<RequestBody
                 return Err(Failed { error, unsent: Some(Box::new(request)) });
             }
             let again = Again::of(&request);
-            let sent = tokio::time::timeout(limit, sender.try_send_request(for_http2(request))).await.map_err(late)?;
+            let sent = answered(sender.try_send_request(for_http2(request)), limit, progress).await.ok_or(late)?;
             match sent {
                 Ok(response) => Ok(Answered { response, reuse: None }),
                 Err(error) => {
@@ -166,6 +168,23 @@ async fn send(server: &Arc<Server>, sender: Sender, request: Request<RequestBody
                 }
             }
         }
+    }
+}
+
+/// Waits for the response head. The limit is on silence: while the request's body still moves, the server owes no answer yet, however
+/// long the upload takes. `None` when nothing moved and nothing came for the limit.
+async fn answered<F: Future>(answer: F, limit: Duration, progress: Option<Arc<AtomicU64>>) -> Option<F::Output> {
+    let mut answer = std::pin::pin!(answer);
+    let mut seen = 0;
+    loop {
+        if let Ok(output) = tokio::time::timeout(limit, answer.as_mut()).await {
+            return Some(output);
+        }
+        let moved = progress.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
+        if moved == seen {
+            return None;
+        }
+        seen = moved;
     }
 }
 
