@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use weir_tests::load::Load;
-use weir_tests::{Gateway, LONG, Request, Setup, Upstream, eventually, wasm};
+use weir_tests::{Gate, Gateway, LONG, Reply, Request, Setup, Upstream, eventually, wasm};
 
 fn gateway(origin: &Upstream) -> Gateway {
     Setup::before(origin).policy("ips", "ips", "").start()
@@ -135,4 +135,24 @@ fn a_symbolic_link_that_is_flipped_goes_live() {
     fs::rename(&link, &file).unwrap();
     let wanted = wasm::digest(&second);
     eventually(LONG, "the linked file is live", || gateway.is_live("ips", &wanted));
+}
+
+#[test]
+fn a_request_under_way_finishes_on_the_build_it_began_with() {
+    let gate = Gate::default();
+    let behind = gate.clone();
+    let origin = Upstream::scripted(move |_| Reply::Behind(behind.clone(), Box::new(Reply::text("ok"))));
+    let gateway = Setup::before(&origin).guest("hello", "").start();
+    let mut client = gateway.connect();
+    client.send(Request::get("/held").bytes()).unwrap();
+    eventually(LONG, "the request reaches the origin", || origin.count() == 1);
+
+    // The other build asks for the request phase only: its response phase must not be what answers, nor none at all.
+    let file = gateway.plugin_file("hello");
+    wasm::move_over(&fs::read(wasm::guest("noop")).unwrap(), &file);
+    let new = wasm::digest(&file);
+    eventually(LONG, "the other build is live", || gateway.is_live("hello", &new));
+    gate.open();
+    assert_eq!(client.answer().unwrap().header("x-hello"), Some("weir"), "request and response on one build");
+    assert_eq!(gateway.get("/").header("x-hello"), None, "the next request is on the new one");
 }

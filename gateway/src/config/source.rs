@@ -58,7 +58,8 @@ impl Source {
 pub(super) fn read(path: &Path) -> Result<String, Error> {
     let unreadable = |message: String| Error { location: None, key: path.display().to_string(), message, hint: None };
     let bytes = fs::read(path).map_err(|error| {
-        let hint = (error.kind() == io::ErrorKind::NotFound).then(|| "name another file with --config".to_owned());
+        let hint = (error.kind() == io::ErrorKind::NotFound)
+            .then(|| "name another file with --config, or try `weir demo`, which needs none".to_owned());
         Error { hint, ..unreadable(format!("cannot be read: {error}")) }
     })?;
     String::from_utf8(bytes).map_err(|error| {
