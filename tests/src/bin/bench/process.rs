@@ -188,7 +188,8 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "echo no such file >&2; exit 3"]);
         let scratch = weir_tests::Scratch::new();
-        let closed = crate::proxies::free_address().unwrap();
+        // No port of the system's choice: one of those may be given to another test in the meantime.
+        let closed = SocketAddr::from(([127, 0, 0, 1], 9));
         let error = Process::start("broken", command, scratch.path().join("log"), &[closed]).unwrap_err();
         assert!(error.to_string().contains("no such file"), "{error}");
     }
