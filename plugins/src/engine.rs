@@ -21,8 +21,10 @@ pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// The largest memory a policy may be given; a slot of the pool reserves address space, not memory.
 pub(crate) const MAX_MEMORY: usize = 512 * 1024 * 1024;
 
-/// Instances alive at once, all policies, workers and generations together. An instance is 1 slot of each kind.
-const MAX_INSTANCES: u32 = 1_000;
+/// Instances alive at once, all policies, workers and generations together, and the address space that each one's memory reserves. An
+/// instance is 1 slot of each kind. With 4 GiB no access needs a check. Where address space is scarce (`ulimit -v`, tools that run the
+/// gateway) the next smaller pool is taken.
+const POOLS: [(u32, u64); 4] = [(1_000, 4 << 30), (250, 4 << 30), (250, MAX_MEMORY as u64), (60, MAX_MEMORY as u64)];
 
 /// How a [`Host`] is built.
 #[derive(Clone, Debug)]
@@ -56,7 +58,7 @@ impl Host {
     /// The private directory cannot be made, or this machine lacks what the engine needs (address space).
     pub fn new(options: &HostOptions) -> Result<Arc<Self>, String> {
         let cache = private_directory(&options.state.join("compiled"))?;
-        let engine = Engine::new(&config(&cache)?).map_err(|error| format!("cannot start the WebAssembly engine: {error:#}"))?;
+        let engine = engine(&cache)?;
         let mut linker = Linker::new(&engine);
         let linked = wasmtime_wasi::p2::add_to_linker_async(&mut linker).and_then(|()| contract::link(&mut linker));
         linked.map_err(|error| format!("cannot link the policy contract: {error:#}"))?;
@@ -108,13 +110,25 @@ impl Host {
     }
 }
 
-fn config(cache: &Path) -> Result<Config, String> {
+/// The largest pool for which this machine has the address space.
+fn engine(cache: &Path) -> Result<Engine, String> {
+    let mut last = String::new();
+    for (instances, reservation) in POOLS {
+        match Engine::new(&config(cache, instances, reservation)?) {
+            Ok(engine) => return Ok(engine),
+            Err(error) => last = format!("cannot start the WebAssembly engine: {error:#}"),
+        }
+    }
+    Err(last)
+}
+
+fn config(cache: &Path, instances: u32, reservation: u64) -> Result<Config, String> {
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(MAX_INSTANCES)
-        .total_core_instances(MAX_INSTANCES * 4) // a component from Rust holds up to four core instances
-        .total_memories(MAX_INSTANCES)
-        .total_tables(MAX_INSTANCES * 2)
-        .total_stacks(MAX_INSTANCES)
+    pool.total_component_instances(instances)
+        .total_core_instances(instances * 4) // a component from Rust holds up to four core instances
+        .total_memories(instances)
+        .total_tables(instances * 2)
+        .total_stacks(instances)
         .max_memory_size(MAX_MEMORY)
         .max_memories_per_component(1)
         .max_tables_per_component(4)
@@ -128,6 +142,7 @@ fn config(cache: &Path) -> Result<Config, String> {
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .memory_reservation(reservation)
         .cache(Some(cache))
         .epoch_interruption(true)
         .memory_init_cow(true)

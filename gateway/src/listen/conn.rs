@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use weir_plugins::{ConnectionFacts, Decision, Exchange, Phase, Verdict};
 
 use super::accept::{Listening, Permit};
+use super::guarded::Fork;
 use super::io::{Activity, Timed, Waits};
 use super::{proxy_protocol, serve};
 use crate::conn::{ClientIp, ConnInfo, PeerAddr, TlsInfo};
@@ -28,6 +29,8 @@ pub struct Conn {
     pub info: Arc<ConnInfo>,
     /// What is going on on it, for its deadlines.
     pub activity: Arc<Activity>,
+    /// What its reader and its exchanges tell each other, on HTTP/1.
+    pub fork: Arc<Fork>,
     verdicts: RefCell<Vec<Asked>>,
     _permit: Permit,
     _active: Active,
@@ -111,7 +114,14 @@ impl Opened<'_> {
     fn conn(&self, tls: Option<TlsInfo>, permit: Permit) -> Rc<Conn> {
         let info = info(self.worker, self.listening, self.peer, self.client, tls);
         let active = self.worker.shared.recorder.metrics().connection();
-        Rc::new(Conn { info, activity: Arc::default(), verdicts: RefCell::default(), _permit: permit, _active: active })
+        Rc::new(Conn {
+            info,
+            activity: Arc::default(),
+            fork: Arc::default(),
+            verdicts: RefCell::default(),
+            _permit: permit,
+            _active: active,
+        })
     }
 }
 

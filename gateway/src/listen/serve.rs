@@ -5,7 +5,7 @@ use std::error::Error as _;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::conn::{Conn, connection_record};
+use super::guarded::Guarded;
 use super::io::{Activity, Timed};
 use crate::http::body::ResponseBody;
 use crate::pipeline::{self, Closed};
@@ -22,6 +23,7 @@ use crate::upstream::connect::LocalExecutor;
 /// HTTP/1.
 pub async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(worker: Rc<Worker>, conn: Rc<Conn>, stream: Timed<S>) {
     let limits = worker.snapshot().config.limits;
+    let stream = Guarded::new(stream, pipeline::head_limits(&limits), Arc::clone(&conn.fork));
     let served = Rc::new(Cell::new(0u64));
     let service = service(Rc::clone(&worker), Rc::clone(&conn), Rc::clone(&served));
     let mut builder = http1::Builder::new();
@@ -90,11 +92,16 @@ fn service(
     Future = impl Future<Output = Result<Response<ResponseBody>, Closed>>,
 > {
     service_fn(move |request| {
-        served.set(served.get() + 1);
+        let exchange = served.get() + 1;
+        served.set(exchange);
         let busy = Busy::new(&conn.activity);
-        let handled = pipeline::handle(Rc::clone(&worker), Rc::clone(&conn), request);
+        let (worker, conn) = (Rc::clone(&worker), Rc::clone(&conn));
         async move {
-            let response = handled.await?;
+            let response = match conn.fork.refused(exchange) {
+                Some(refused) => pipeline::refuse(&worker, &conn, &refused),
+                None => pipeline::handle(worker, Rc::clone(&conn), request).await?,
+            };
+            conn.fork.answered(exchange, response.status() == StatusCode::SWITCHING_PROTOCOLS);
             Ok(response.map(|body| body.holding(busy)))
         }
     })

@@ -2,6 +2,7 @@
 //! list of steps.
 
 mod policies;
+mod sketch;
 pub mod transform;
 
 use std::rc::Rc;
@@ -16,12 +17,14 @@ use hyper::upgrade::OnUpgrade;
 use thiserror::Error;
 use weir_plugins::Phase;
 
+use crate::config::Limits;
 use crate::conn::ClientIp;
 use crate::failure::Failure;
 use crate::finish::{Finish, InFlight};
 use crate::http::body::{RequestBody, ResponseBody};
 use crate::http::{forwarded, guard, hop, respond, upgrade};
 use crate::listen::conn::Conn;
+use crate::listen::guarded::Refused;
 use crate::listen::serve::Busy;
 use crate::observe::record::{AccessRecord, DecidedBy};
 use crate::observe::trace;
@@ -80,6 +83,24 @@ pub async fn handle(worker: Rc<Worker>, conn: Rc<Conn>, request: Request<Incomin
     Ok(response)
 }
 
+/// Answers a head that was refused as bytes, before any parser saw it.
+#[must_use]
+pub fn refuse(worker: &Rc<Worker>, conn: &Rc<Conn>, refused: &Refused) -> Response<ResponseBody> {
+    let parts = sketch::parts(&refused.sketch);
+    let mut record = begin(worker, conn, &worker.snapshot(), &parts);
+    let failure = Failure::Head(refused.refusal);
+    note(&mut record, &failure);
+    let mut response = respond::failure(&failure, &parts.headers, Finish::new(record, Rc::clone(worker)));
+    respond::close_after(response.headers_mut());
+    response
+}
+
+/// The configured sizes of a head.
+#[must_use]
+pub const fn head_limits(limits: &Limits) -> guard::Limits {
+    guard::Limits { head_bytes: limits.head_bytes, target_bytes: limits.uri_bytes, fields: limits.fields }
+}
+
 /// The steps of an exchange.
 async fn exchange(
     worker: &Rc<Worker>,
@@ -94,8 +115,7 @@ async fn exchange(
     let tls = conn.info.tls.is_some();
 
     // Head guard: framing and authority rules that hyper does not enforce.
-    let bounds = guard::Limits { target_bytes: limits.uri_bytes, fields: limits.fields };
-    let authority = guard::check(parts, tls, bounds).map_err(Failure::Head)?;
+    let authority = guard::check(parts, tls, head_limits(limits)).map_err(Failure::Head)?;
     let host = authority.text.to_owned();
     let site = route(snapshot, conn, &authority.host)?;
     finish.record.site = Some(Arc::clone(&site.name));

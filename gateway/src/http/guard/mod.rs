@@ -1,12 +1,18 @@
 //! The head guard: rules of HTTP's framing and addressing that hyper leaves to the application. A request that two servers could
 //! read differently goes no further.
+//!
+//! [`raw`] reads the head of an HTTP/1 request as bytes, [`stream`] follows a connection from head to head, [`chunks`] a chunked body:
+//! all before hyper. [`check`] judges what hyper has parsed.
 
+pub mod chunks;
+pub mod raw;
+pub mod stream;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{HOST, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode, Version};
 
@@ -18,6 +24,8 @@ pub const MAX_METHOD: usize = 32;
 /// Sizes the operator may set.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// Longest head, in bytes.
+    pub head_bytes: usize,
     /// Longest path and query, in bytes.
     pub target_bytes: usize,
     /// Most header fields.
@@ -61,11 +69,18 @@ pub enum Refusal {
     ShadowedField,
     /// Expect other than one `100-continue`.
     BadExpectation,
+    /// A line that ends with a line feed alone.
+    BareLineFeed,
+    /// A field line without a name, with bytes that no name or value has, or folded.
+    BadField,
+    /// A version other than HTTP/1.0 and HTTP/1.1.
+    BadVersion,
+    /// A head longer than the limit.
+    HeadTooLarge,
 }
 
-/// Checks a request head as hyper parsed it, in one pass over the fields, and tells whom the request is for. `tls` says which port an
-/// authority without one means. hyper cuts a fragment off the target before anyone sees it: raw bytes must go through [`check_target`]
-/// where that matters.
+/// Checks a request head as hyper parsed it, and tells whom the request is for. `tls` says which port an authority without one means.
+/// The fields of an HTTP/1 request were judged as bytes, by [`raw::read`]: only their addressing is left.
 ///
 /// # Errors
 /// The first rule broken.
@@ -75,17 +90,19 @@ pub fn check<'a>(parts: &'a Parts, tls: bool, limits: Limits) -> Result<Authorit
     if target.len() > limits.target_bytes {
         return Err(Refusal::TargetTooLong);
     }
-    check_target(target.as_bytes())?;
-    if parts.headers.len() > limits.fields {
-        return Err(Refusal::TooManyFields);
+    if parts.version >= Version::HTTP_2 {
+        check_target(target.as_bytes())?;
+        if parts.headers.len() > limits.fields {
+            return Err(Refusal::TooManyFields);
+        }
+        let mut fields = Fields::default();
+        for (name, value) in &parts.headers {
+            fields.see(name.as_str().as_bytes(), value.as_bytes())?;
+        }
+        fields.framing(Line { version: parts.version, quiet: false })?;
     }
-    let mut fields = Fields::default();
-    for (name, value) in &parts.headers {
-        fields.see(name, value)?;
-    }
-    fields.check_framing(&parts.method, parts.version)?;
     check_form(parts)?;
-    authority(parts, fields.host, tls)
+    authority(parts, parts.headers.get(HOST), tls)
 }
 
 /// Refuses a raw request target that holds a fragment, a space, a control byte or a byte outside ASCII.
@@ -104,7 +121,8 @@ impl Refusal {
         match self {
             Self::ConnectRefused => StatusCode::METHOD_NOT_ALLOWED,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
-            Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TooManyFields | Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::BadVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::BadExpectation => StatusCode::EXPECTATION_FAILED,
             Self::UnknownTransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::BadMethod
@@ -118,7 +136,9 @@ impl Refusal {
             | Self::BadContentLength
             | Self::AmbiguousLength
             | Self::UnexpectedBody
-            | Self::ShadowedField => StatusCode::BAD_REQUEST,
+            | Self::ShadowedField
+            | Self::BareLineFeed
+            | Self::BadField => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -143,6 +163,10 @@ impl Refusal {
             Self::UnexpectedBody => "unexpected_body",
             Self::ShadowedField => "shadowed_field",
             Self::BadExpectation => "bad_expectation",
+            Self::BareLineFeed => "bare_line_feed",
+            Self::BadField => "bad_field",
+            Self::BadVersion => "bad_version",
+            Self::HeadTooLarge => "head_too_large",
         }
     }
 }
@@ -155,64 +179,91 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
+/// What a request line says of the body.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    version: Version,
+    /// GET or HEAD.
+    quiet: bool,
+}
+
 /// The fields that decide where a message ends and whom it is for.
 #[derive(Default)]
 struct Fields<'a> {
-    host: Option<&'a HeaderValue>,
-    transfer_encoding: Option<&'a HeaderValue>,
-    content_length: Option<&'a HeaderValue>,
+    host: Option<&'a [u8]>,
+    transfer_encoding: Option<&'a [u8]>,
+    content_length: Option<&'a [u8]>,
+    upgrade: bool,
+    connection_upgrade: bool,
     expects: bool,
 }
 
 impl<'a> Fields<'a> {
-    fn see(&mut self, name: &HeaderName, value: &'a HeaderValue) -> Result<(), Refusal> {
-        if *name == HOST {
-            return once(&mut self.host, value, Refusal::DuplicateHost);
+    /// Notes a field; its name in any case, its value without spaces around.
+    fn see(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Refusal> {
+        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        match name.len() {
+            4 if is(b"host") => once(&mut self.host, value, Refusal::DuplicateHost),
+            6 if is(b"expect") => {
+                let known = value.eq_ignore_ascii_case(b"100-continue") && !self.expects;
+                self.expects = true;
+                if known { Ok(()) } else { Err(Refusal::BadExpectation) }
+            }
+            7 if is(b"upgrade") => {
+                self.upgrade = true;
+                Ok(())
+            }
+            10 if is(b"connection") => {
+                let mut options = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+                self.connection_upgrade |= options.any(|option| option.eq_ignore_ascii_case(b"upgrade"));
+                Ok(())
+            }
+            // The same length twice is one (RFC 9110, section 8.6); only one of the two travels on.
+            14 if is(b"content-length") && self.content_length == Some(value) => Ok(()),
+            14 if is(b"content-length") => once(&mut self.content_length, value, Refusal::BadContentLength),
+            17 if is(b"transfer-encoding") => once(&mut self.transfer_encoding, value, Refusal::BadTransferEncoding),
+            _ if shadows_framing(name) => Err(Refusal::ShadowedField),
+            _ => Ok(()),
         }
-        if *name == CONTENT_LENGTH {
-            return once(&mut self.content_length, value, Refusal::BadContentLength);
-        }
-        if *name == TRANSFER_ENCODING {
-            return once(&mut self.transfer_encoding, value, Refusal::BadTransferEncoding);
-        }
-        if *name == EXPECT {
-            let known = value.as_bytes().eq_ignore_ascii_case(b"100-continue") && !self.expects;
-            self.expects = true;
-            return if known { Ok(()) } else { Err(Refusal::BadExpectation) };
-        }
-        if shadows_framing(name.as_str().as_bytes()) { Err(Refusal::ShadowedField) } else { Ok(()) }
     }
 
-    fn check_framing(&self, method: &Method, version: Version) -> Result<(), Refusal> {
+    fn framing(&self, line: Line) -> Result<raw::Framing, Refusal> {
         if let Some(value) = self.transfer_encoding {
-            if version != Version::HTTP_11 {
+            if line.version != Version::HTTP_11 {
                 return Err(Refusal::UnexpectedTransferEncoding);
             }
             if self.content_length.is_some() {
                 return Err(Refusal::AmbiguousLength);
             }
-            check_transfer_encoding(value.as_bytes())?;
+            check_transfer_encoding(value)?;
+            return Ok(raw::Framing::Chunked);
         }
-        let Some(length) = self.content_length else { return Ok(()) };
-        let length = canonical_number(length.as_bytes()).ok_or(Refusal::BadContentLength)?;
+        let Some(length) = self.content_length else { return Ok(raw::Framing::Length(0)) };
+        let length = canonical_number(length).ok_or(Refusal::BadContentLength)?;
         // A server of that version may take the body of a GET for the next request.
-        let bodiless = version < Version::HTTP_11 && matches!(*method, Method::GET | Method::HEAD);
-        if bodiless && length > 0 { Err(Refusal::UnexpectedBody) } else { Ok(()) }
+        if line.version < Version::HTTP_11 && line.quiet && length > 0 {
+            return Err(Refusal::UnexpectedBody);
+        }
+        Ok(raw::Framing::Length(length))
+    }
+
+    fn upgrades(&self) -> bool {
+        self.upgrade && self.connection_upgrade
     }
 }
 
-fn once<'a>(slot: &mut Option<&'a HeaderValue>, value: &'a HeaderValue, repeated: Refusal) -> Result<(), Refusal> {
+fn once<'a>(slot: &mut Option<&'a [u8]>, value: &'a [u8], repeated: Refusal) -> Result<(), Refusal> {
     if slot.replace(value).is_some() { Err(repeated) } else { Ok(()) }
 }
 
 /// Whether a server that maps `_` to `-`, or decodes `%`, would take this name for a framing field.
 fn shadows_framing(name: &[u8]) -> bool {
-    if !matches!(name.first(), Some(b't' | b'c')) {
+    if !matches!(name.first(), Some(b't' | b'c' | b'T' | b'C')) {
         return false;
     }
     let same = |framing: &[u8]| {
         name.len() == framing.len()
-            && name.iter().zip(framing).all(|(byte, other)| byte == other || (*byte == b'_' && *other == b'-'))
+            && name.iter().zip(framing).all(|(byte, other)| byte.eq_ignore_ascii_case(other) || (*byte == b'_' && *other == b'-'))
     };
     same(b"transfer-encoding") || same(b"content-length") || name.contains(&b'%')
 }

@@ -1,0 +1,280 @@
+//! The head of an HTTP/1 request as bytes, before any parser repairs it: bare line feeds, two kinds of length, fragments and whatever
+//! else hyper would drop or mend without a word. What passes here, hyper reads in exactly one way.
+
+use http::Version;
+use http::uri::PathAndQuery;
+
+use super::{Fields, Limits, Line, MAX_METHOD, Refusal};
+
+/// Longest field name, in bytes. The longest registered one has 40.
+const MAX_NAME: usize = 256;
+
+/// What the bytes of a head are so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Nothing wrong, and not all of it.
+    Partial,
+    /// All of it.
+    Whole(Head),
+    /// Wrong, whatever follows.
+    Refused(Refusal),
+}
+
+/// A head that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its length in bytes, from an empty line before it to the one at its end.
+    pub length: usize,
+    /// How its body is framed.
+    pub body: Framing,
+    /// Whether it asks to leave HTTP: what follows may be something else.
+    pub upgrade: bool,
+}
+
+/// How the end of a body is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// So many bytes; 0 when there is none.
+    Length(u64),
+    /// In chunks.
+    Chunked,
+}
+
+/// Reads a head from the first bytes of a message.
+#[must_use]
+pub fn read(bytes: &[u8], limits: Limits) -> Reading {
+    let mut reader = Reader { bytes, at: 0 };
+    let reading = match reader.head(limits) {
+        Ok(head) => return Reading::Whole(head),
+        Err(Stop::Partial) => Reading::Partial,
+        Err(Stop::Refused(refusal)) => Reading::Refused(refusal),
+    };
+    if reading == Reading::Partial && bytes.len() > limits.head_bytes { Reading::Refused(reader.too_large()) } else { reading }
+}
+
+enum Stop {
+    Partial,
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn head(&mut self, limits: Limits) -> Result<Head, Stop> {
+        // One empty line before a request is what some clients send after a body (RFC 9112, section 2.2).
+        if self.rest().first() == Some(&b'\r') {
+            self.line_end()?;
+        }
+        let line = self.request_line(limits)?;
+        let mut fields = Fields::default();
+        let mut count = 0;
+        while self.peek()? != b'\r' {
+            let (name, value) = self.field()?;
+            count += 1;
+            if count > limits.fields {
+                return Err(Refusal::TooManyFields.into());
+            }
+            fields.see(name, value)?;
+        }
+        self.line_end()?;
+        if self.at > limits.head_bytes {
+            return Err(Refusal::HeadTooLarge.into());
+        }
+        let body = fields.framing(line)?;
+        Ok(Head { length: self.at, body, upgrade: fields.upgrades() && line.version == Version::HTTP_11 })
+    }
+
+    /// Method, target and version with one space between them.
+    fn request_line(&mut self, limits: Limits) -> Result<Line, Stop> {
+        let method = self.take_while(MAX_METHOD + 1, |byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_'));
+        if !method.first().is_none_or(u8::is_ascii_uppercase) || method.len() > MAX_METHOD {
+            return Err(Refusal::BadMethod.into());
+        }
+        if self.peek()? != b' ' || method.is_empty() {
+            return Err(Refusal::BadMethod.into());
+        }
+        self.at += 1;
+        let from = self.at;
+        self.skip_plain_target();
+        let odd = self.skip_target();
+        let length = self.at - from;
+        // A target in absolute form has a few bytes more than its path and query.
+        if length > limits.target_bytes + ABSOLUTE_FORM {
+            return Err(Refusal::TargetTooLong.into());
+        }
+        if self.peek()? != b' ' {
+            return Err(Refusal::BadTarget.into());
+        }
+        let target = self.bytes.get(from..self.at).unwrap_or_default();
+        check_form(target, method == b"CONNECT", odd)?;
+        self.at += 1;
+        let version = self.version()?;
+        self.line_end()?;
+        Ok(Line { version, quiet: matches!(method, b"GET" | b"HEAD") })
+    }
+
+    fn version(&mut self) -> Result<Version, Stop> {
+        let Some(version) = self.rest().get(..8) else {
+            // Whatever cannot become a version any more is wrong now.
+            let known = self.rest().iter().zip(b"HTTP/1.").all(|(byte, wanted)| byte == wanted);
+            return Err(if known { Stop::Partial } else { Refusal::BadVersion.into() });
+        };
+        self.at += version.len();
+        match version {
+            b"HTTP/1.1" => Ok(Version::HTTP_11),
+            b"HTTP/1.0" => Ok(Version::HTTP_10),
+            _ => Err(Refusal::BadVersion.into()),
+        }
+    }
+
+    fn field(&mut self) -> Result<(&'a [u8], &'a [u8]), Stop> {
+        let name = self.take_while(MAX_NAME + 1, |byte| TOKEN.get(usize::from(byte)).is_some_and(|token| *token));
+        if name.len() > MAX_NAME {
+            return Err(Refusal::BadField.into());
+        }
+        if self.peek()? != b':' {
+            return Err(if self.rest().first() == Some(&b'\n') { Refusal::BareLineFeed } else { Refusal::BadField }.into());
+        }
+        if name.is_empty() {
+            return Err(Refusal::BadField.into());
+        }
+        self.at += 1;
+        let from = self.at;
+        self.skip_value()?;
+        let value = self.bytes.get(from..self.at).unwrap_or_default();
+        self.line_end()?;
+        Ok((name, value.trim_ascii()))
+    }
+
+    /// Moves to the first control byte that is no tab. Eight bytes at a time: values are most of a head.
+    fn skip_value(&mut self) -> Result<(), Stop> {
+        loop {
+            while let Some(word) = self.rest().first_chunk::<8>()
+                && !has_control(u64::from_le_bytes(*word))
+            {
+                self.at += 8;
+            }
+            for _ in 0..8 {
+                match self.peek()? {
+                    b'\r' => return Ok(()),
+                    b'\n' => return Err(Refusal::BareLineFeed.into()),
+                    0..=8 | 11..=31 | 127 => return Err(Refusal::BadField.into()),
+                    _ => self.at += 1,
+                }
+            }
+        }
+    }
+
+    /// CR and LF, nothing else.
+    fn line_end(&mut self) -> Result<(), Stop> {
+        match self.rest() {
+            [b'\r', b'\n', ..] => {
+                self.at += 2;
+                Ok(())
+            }
+            [] | [b'\r'] => Err(Stop::Partial),
+            [b'\n', ..] => Err(Refusal::BareLineFeed.into()),
+            _ => Err(Refusal::BadField.into()),
+        }
+    }
+
+    fn skip_plain_target(&mut self) {
+        let plain = |byte: &u8| TARGET.get(usize::from(*byte)) == Some(&PLAIN);
+        self.at += self.rest().iter().position(|byte| !plain(byte)).unwrap_or(self.rest().len());
+    }
+
+    /// The rest of a target with bytes that not every parser takes. Answers whether there are any.
+    fn skip_target(&mut self) -> bool {
+        let odd =
+            self.rest().iter().position(|byte| TARGET.get(usize::from(*byte)) == Some(&REFUSED)).unwrap_or(self.rest().len());
+        self.at += odd;
+        odd > 0
+    }
+
+    fn take_while(&mut self, most: usize, wanted: impl Fn(u8) -> bool) -> &'a [u8] {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let length = rest.iter().take(most).position(|byte| !wanted(*byte)).unwrap_or_else(|| rest.len().min(most));
+        self.at += length;
+        rest.get(..length).unwrap_or_default()
+    }
+
+    fn peek(&self) -> Result<u8, Stop> {
+        self.bytes.get(self.at).copied().ok_or(Stop::Partial)
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    /// Without a line end there is only a target to blame.
+    fn too_large(&self) -> Refusal {
+        if self.bytes.contains(&b'\n') { Refusal::HeadTooLarge } else { Refusal::TargetTooLong }
+    }
+}
+
+/// Room for `https://` and the longest authority before the path of a target in absolute form.
+const ABSOLUTE_FORM: usize = 8 + 255 + 6;
+
+/// Origin form, absolute form, or the asterisk; CONNECT's authority is refused later, with a status of its own.
+fn check_form(target: &[u8], connect: bool, odd: bool) -> Result<(), Refusal> {
+    let readable = match target.first() {
+        Some(b'/') => !odd || PathAndQuery::try_from(target).is_ok(),
+        Some(b'*') => target.len() == 1,
+        Some(b'h' | b'H') => http::Uri::try_from(target).is_ok_and(|uri| uri.scheme().is_some()),
+        _ => connect && http::uri::Authority::try_from(target).is_ok(),
+    };
+    if readable { Ok(()) } else { Err(Refusal::BadTarget) }
+}
+
+/// Whether one of eight bytes is below 0x20 or 0x7f. A tab counts: the caller looks closer.
+const fn has_control(word: u64) -> bool {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = LOW << 7;
+    let delete = word ^ (LOW * 0x7f);
+    let below = word.wrapping_sub(LOW * 0x20) & !word;
+    let equal = delete.wrapping_sub(LOW) & !delete;
+    (below | equal) & HIGH != 0
+}
+
+const REFUSED: u8 = 0;
+const PLAIN: u8 = 1;
+const ODD: u8 = 2;
+
+/// Bytes of a target: plain ones are the same to everybody, odd ones are checked with the parser that comes next, the others are refused: a
+/// fragment, spaces, controls, and whatever is not ASCII.
+static TARGET: [u8; 256] = {
+    let mut table = [REFUSED; 256];
+    let mut byte = 0x21;
+    while byte < 0x7f {
+        table[byte] = match byte as u8 {
+            b'#' => REFUSED,
+            b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | b'[' | b']' => ODD,
+            _ => PLAIN,
+        };
+        byte += 1;
+    }
+    table
+};
+
+/// Bytes of a field name (RFC 9110, section 5.6.2).
+static TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0x21;
+    while byte < 0x7f {
+        table[byte] = !matches!(
+            byte as u8,
+            b'"' | b'(' | b')' | b',' | b'/' | b':' | b';' | b'<' | b'=' | b'>' | b'?' | b'@' | b'[' | b'\\' | b']' | b'{' | b'}'
+        );
+        byte += 1;
+    }
+    table
+};
