@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 /// The other end of the socket. Never used for decisions: see [`ClientIp`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddr(pub SocketAddr);
@@ -20,6 +22,8 @@ pub struct ConnInfo {
     pub peer: PeerAddr,
     /// The client as far as the connection knows it (PROXY protocol applied, forwarding headers not).
     pub client: ClientIp,
+    /// `client` as text, for the forwarding headers of every request.
+    pub client_text: HeaderValue,
     /// Absent on plain connections.
     pub tls: Option<TlsInfo>,
     /// ISO code of `client`, when a country database is configured and knows it.

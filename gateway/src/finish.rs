@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use http::HeaderValue;
 use weir_plugins::{Exchange, Outcome, Phase};
 
 use crate::http::body::BodyError;
+use crate::http::respond;
 use crate::observe::metrics::Active;
 use crate::observe::record::{AccessRecord, DecidedBy};
 use crate::runtime::snapshot::Site;
@@ -36,6 +38,8 @@ pub struct Finish {
     pub site: Option<Arc<Site>>,
     /// The upstream connection to give back.
     pub reuse: Option<Reuse>,
+    /// The request id as the upstream and the client see it.
+    pub id_text: HeaderValue,
     /// Counts the request body.
     pub bytes_in: Arc<AtomicU64>,
     worker: Rc<Worker>,
@@ -61,7 +65,8 @@ impl Finish {
     pub fn new(record: Box<AccessRecord>, worker: Rc<Worker>) -> Box<Self> {
         let active = worker.shared.recorder.metrics().request();
         let bytes_in = Arc::default();
-        Box::new(Self { record, exchange: None, site: None, reuse: None, bytes_in, worker, _active: active })
+        let id_text = respond::request_id(record.request_id);
+        Box::new(Self { record, exchange: None, site: None, reuse: None, id_text, bytes_in, worker, _active: active })
     }
 
     /// Counts response bytes.
@@ -76,7 +81,7 @@ impl Finish {
 
     /// Ends the exchange: gives the connection back, tells the policies that asked, and records.
     pub fn end(self, end: End<'_>) {
-        let Self { mut record, exchange, site, reuse, bytes_in, worker, _active } = self;
+        let Self { mut record, exchange, site, reuse, bytes_in, worker, id_text: _, _active } = self;
         record.duration = record.started.elapsed();
         record.bytes_in = bytes_in.load(Ordering::Relaxed);
         match end {

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -37,6 +38,8 @@ pub enum BodyError {
 pub struct RequestBody {
     prefix: VecDeque<Bytes>,
     incoming: Option<Incoming>,
+    /// Read with the window, to be sent after it.
+    trailers: Option<HeaderMap>,
     read: Arc<AtomicU64>,
     stall: Stall,
 }
@@ -68,7 +71,7 @@ impl RequestBody {
     #[must_use]
     pub fn new(incoming: Incoming, read: Arc<AtomicU64>, idle: Duration) -> Self {
         let incoming = Some(incoming).filter(|body| !body.is_end_stream());
-        Self { prefix: VecDeque::new(), incoming, read, stall: Stall::new(idle) }
+        Self { prefix: VecDeque::new(), incoming, trailers: None, read, stall: Stall::new(idle) }
     }
 
     /// Reads up to `window` bytes and keeps them for sending. Answers them in one piece, and whether that is all of the body.
@@ -106,7 +109,8 @@ impl RequestBody {
     #[must_use]
     pub fn repeated(&self) -> Option<Self> {
         let stall = Stall::new(self.stall.limit);
-        self.is_end_stream().then(|| Self { prefix: VecDeque::new(), incoming: None, read: Arc::clone(&self.read), stall })
+        let (prefix, read) = (VecDeque::new(), Arc::clone(&self.read));
+        self.is_end_stream().then(|| Self { prefix, incoming: None, trailers: None, read, stall })
     }
 
     fn is_read(&self) -> bool {
@@ -120,9 +124,12 @@ impl RequestBody {
                     if incoming.is_end_stream() {
                         self.incoming = None;
                     }
-                    if let Ok(data) = frame.into_data() {
-                        self.read.fetch_add(data.len() as u64, Ordering::Relaxed);
-                        return Ok(Some(data));
+                    match frame.into_data() {
+                        Ok(data) => {
+                            self.read.fetch_add(data.len() as u64, Ordering::Relaxed);
+                            return Ok(Some(data));
+                        }
+                        Err(other) => self.trailers = other.into_trailers().ok(),
                     }
                 }
                 Some(Err(error)) => return Err(error.into()),
@@ -142,7 +149,9 @@ impl Body for RequestBody {
         if let Some(bytes) = body.prefix.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
-        let Some(incoming) = &mut body.incoming else { return Poll::Ready(None) };
+        let Some(incoming) = &mut body.incoming else {
+            return Poll::Ready(body.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+        };
         match Pin::new(incoming).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 body.stall.moved();
@@ -161,7 +170,7 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.prefix.is_empty() && self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        self.prefix.is_empty() && self.trailers.is_none() && self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

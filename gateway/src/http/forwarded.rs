@@ -24,6 +24,8 @@ const ADDRESS_TEXT: usize = 45;
 pub struct Hop<'a> {
     /// The other end of the connection; with PROXY protocol, the address it names.
     pub peer: IpAddr,
+    /// `peer` as [`address_value`] writes it.
+    pub peer_text: &'a HeaderValue,
     /// Whether the peer is a proxy whose forwarding fields are believed.
     pub trusted: bool,
     /// Whether the client side of this gateway is TLS.
@@ -37,11 +39,13 @@ pub struct Hop<'a> {
 /// `X-Forwarded-For` and to `Forwarded` if there is one, and only missing fields are set. Variants spelled with `_`, which some
 /// applications read as the real ones, are removed in any case. Must run before Host is rewritten.
 pub fn rewrite(headers: &mut HeaderMap, hop: &Hop<'_>) {
-    let foreign: Vec<HeaderName> = headers.keys().filter(|name| is_foreign(name, hop.trusted)).cloned().collect();
-    for name in foreign {
-        headers.remove(name);
+    if headers.keys().any(|name| is_foreign(name, hop.trusted)) {
+        let foreign: Vec<HeaderName> = headers.keys().filter(|name| is_foreign(name, hop.trusted)).cloned().collect();
+        for name in foreign {
+            headers.remove(name);
+        }
     }
-    let address = address_value(hop.peer);
+    let address = hop.peer_text.clone();
     let proto = HeaderValue::from_static(if hop.tls { "https" } else { "http" });
     let host = host_value(headers, hop.host);
     if !hop.trusted {
@@ -96,10 +100,11 @@ pub(super) fn is_x_forwarded(name: &[u8]) -> bool {
 
 fn is_foreign(name: &HeaderName, trusted: bool) -> bool {
     let text = name.as_str().as_bytes();
-    if *name == FORWARDED {
-        return !trusted;
+    match text.first() {
+        Some(b'f') => !trusted && *name == FORWARDED,
+        Some(b'x') => (is_x_forwarded(text) || same_dashed(text, b"x-real-ip")) && (!trusted || text.contains(&b'_')),
+        _ => false,
     }
-    text.first() == Some(&b'x') && (is_x_forwarded(text) || same_dashed(text, b"x-real-ip")) && (!trusted || text.contains(&b'_'))
 }
 
 fn same_dashed(name: &[u8], dashed: &[u8]) -> bool {
@@ -128,7 +133,9 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, last: &HeaderValue) {
     headers.insert(name.clone(), joined);
 }
 
-fn address_value(address: IpAddr) -> HeaderValue {
+/// An address in its usual form; IPv4 mapped into IPv6 as IPv4.
+#[must_use]
+pub fn address_value(address: IpAddr) -> HeaderValue {
     let mut text = Cursor::new([0_u8; ADDRESS_TEXT]);
     // The longest address fits.
     let _ = write!(text, "{}", address.to_canonical());
@@ -244,7 +251,8 @@ mod tests {
     ];
 
     fn hop(peer: &str, trusted: bool, tls: bool) -> Hop<'static> {
-        Hop { peer: peer.parse().unwrap(), trusted, tls, host: "a.example" }
+        let peer = peer.parse().unwrap();
+        Hop { peer, peer_text: Box::leak(Box::new(address_value(peer))), trusted, tls, host: "a.example" }
     }
 
     #[test]

@@ -20,7 +20,7 @@ static HOP_BY_HOP: [HeaderName; 11] = [
     TRANSFER_ENCODING,
     KEEP_ALIVE,
     TE,
-    TRAILER,
+    TRAILER, // the fifth: TRAILER_BIT
     UPGRADE,
     PROXY_CONNECTION,
     PROXY_AUTHENTICATE,
@@ -29,15 +29,17 @@ static HOP_BY_HOP: [HeaderName; 11] = [
     PROXY,
 ];
 
+const TRAILER_BIT: u16 = 1 << 4;
+
 /// Removes the hop-by-hop fields of a request or response in place, and those its Connection names, except fields a peer may not take
-/// from others: Host, framing, credentials and forwarding fields. `TE` keeps `trailers`. Must run before the gateway adds fields of its
+/// from others: Host, framing, credentials and forwarding fields. `TE` keeps `trailers`, `Trailer` the names that are harmless. Must run before the gateway adds fields of its
 /// own.
 ///
 /// `upgrade` says that this exchange really is an upgrade ([`asks_upgrade`] on the request, 101 on the response): then `Upgrade` stays,
 /// with a Connection field of ours. An upgrade to `h2c` never stays.
 pub fn strip(headers: &mut HeaderMap, upgrade: bool) {
     let mut found = 0_u16;
-    for name in headers.keys() {
+    for name in headers.keys().filter(|name| may_be_hop_by_hop(name)) {
         if let Some(bit) = HOP_BY_HOP.iter().position(|hop| hop == name) {
             found |= 1 << bit;
         }
@@ -47,6 +49,7 @@ pub fn strip(headers: &mut HeaderMap, upgrade: bool) {
     }
     remove_named(headers);
     let trailers = headers.get_all(TE).iter().flat_map(tokens).any(|token| token.eq_ignore_ascii_case(b"trailers"));
+    let announced = if found & TRAILER_BIT != 0 { harmless_trailers(headers) } else { None };
     let protocol = if upgrade { headers.remove(UPGRADE).filter(is_upgradable) } else { None };
     for (bit, name) in HOP_BY_HOP.iter().enumerate() {
         if found & 1 << bit != 0 {
@@ -56,10 +59,34 @@ pub fn strip(headers: &mut HeaderMap, upgrade: bool) {
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
+    if let Some(announced) = announced {
+        headers.insert(TRAILER, announced);
+    }
     if let Some(protocol) = protocol {
         headers.insert(UPGRADE, protocol);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
+}
+
+/// The trailers that may follow the body: announced ones that no later reader takes for routing, framing, credentials or the client's
+/// address. Nothing that is not announced here is sent.
+fn harmless_trailers(headers: &HeaderMap) -> Option<HeaderValue> {
+    let names = headers.get_all(TRAILER).iter().flat_map(tokens).filter_map(|token| HeaderName::from_bytes(token).ok());
+    let harmless: Vec<HeaderName> = names.filter(|name| !is_protected(name)).take(MAX_TRAILERS).collect();
+    let text = harmless.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
+    if text.is_empty() { None } else { HeaderValue::from_str(&text).ok() }
+}
+
+/// Announced trailers that are looked at.
+const MAX_TRAILERS: usize = 32;
+
+/// Most fields can be told by their length and first letter not to be one of [`HOP_BY_HOP`], which saves eleven comparisons for each.
+fn may_be_hop_by_hop(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    matches!(
+        (name.len(), name.first()),
+        (10 | 14 | 17, Some(b'c' | b'h' | b'k' | b't')) | (2 | 7, Some(b't' | b'u')) | (5 | 16 | 18 | 19, Some(b'p'))
+    )
 }
 
 /// Joins the cookie pieces of an HTTP/2 request into the one field that HTTP/1 servers expect.
@@ -149,7 +176,7 @@ mod tests {
                 ("proxy-authenticate", "Basic"),
                 ("proxy", "evil.example"),
                 ("te", "gzip"),
-                ("trailer", "x-checksum"),
+                ("trailer", "transfer-encoding"),
                 ("transfer-encoding", "chunked"),
                 ("upgrade", "websocket"),
                 ("http2-settings", "AAMAAABk"),
@@ -188,6 +215,14 @@ mod tests {
         let mut fields = vec![("connection", names)];
         fields.extend(kept);
         check(false, &fields, &kept);
+    }
+
+    #[test]
+    fn announced_trailers_stay_when_they_are_harmless() {
+        let announced =
+            [("trailer", "X-Checksum, host, Content-Length, x-forwarded-for, Authorization, ("), ("trailer", "grpc-status")];
+        check(false, &announced, &[("trailer", "x-checksum, grpc-status")]);
+        check(false, &[("trailer", "Cookie")], &[]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub fn request_id(id: u128) -> HeaderValue {
 #[must_use]
 pub fn failure(failure: &Failure, request_headers: &HeaderMap, finish: Box<Finish>) -> Response<ResponseBody> {
     let status = failure.status();
-    let id = request_id(finish.record.request_id);
+    let id = finish.id_text.clone();
     let reference = String::from_utf8_lossy(id.as_bytes()).into_owned();
     let title = status.canonical_reason().unwrap_or("Refused");
     let (content_type, body) = if prefers_json(request_headers) {
@@ -55,7 +55,7 @@ pub fn failure(failure: &Failure, request_headers: &HeaderMap, finish: Box<Finis
 /// A policy's own answer.
 #[must_use]
 pub fn reply(reply: Reply, finish: Box<Finish>) -> Response<ResponseBody> {
-    let id = request_id(finish.record.request_id);
+    let id = finish.id_text.clone();
     let mut response = Response::new(ResponseBody::full(reply.body, finish));
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     *response.headers_mut() = reply.headers;

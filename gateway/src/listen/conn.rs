@@ -127,7 +127,8 @@ impl Opened<'_> {
 
 fn info(worker: &Worker, listening: &Listening, peer: SocketAddr, client: ClientIp, tls: Option<TlsInfo>) -> Arc<ConnInfo> {
     let country = worker.country(client);
-    Arc::new(ConnInfo { listener: Arc::clone(&listening.name), peer: PeerAddr(peer), client, tls, country })
+    let client_text = forwarded::address_value(client.0);
+    Arc::new(ConnInfo { listener: Arc::clone(&listening.name), peer: PeerAddr(peer), client, client_text, tls, country })
 }
 
 fn lost(

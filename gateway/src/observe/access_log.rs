@@ -13,10 +13,10 @@ use super::record::{AccessRecord, ConnectionRecord};
 
 /// Appends the line of an exchange to `out`, without a line feed.
 ///
-/// `event` is `request`. The path is logged without its query, and evidence as the policies masked it.
+/// `event` is `request`, or `connection` when the head was refused before it was one. The path is logged without its query, and evidence as the policies masked it.
 pub fn render(record: &AccessRecord, out: &mut Vec<u8>) {
     let mut line = Object::begin(out);
-    line.text("event", "request");
+    line.text("event", record.event);
     line.time("time", record.time);
     line.hex("request_id", record.request_id);
     line.hex("trace_id", record.trace.trace_id);

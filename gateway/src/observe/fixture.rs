@@ -27,6 +27,7 @@ pub(super) fn relayed() -> AccessRecord {
         span_id: 0xa1,
     };
     AccessRecord {
+        event: "request",
         time: time(),
         started,
         duration: Duration::from_micros(2_500),
@@ -146,6 +147,7 @@ fn conn(tls: Option<TlsInfo>) -> ConnInfo {
         listener: "0.0.0.0:443".into(),
         peer: PeerAddr(([203, 0, 113, 7], 50_123).into()),
         client: ClientIp([203, 0, 113, 7].into()),
+        client_text: http::HeaderValue::from_static("203.0.113.7"),
         tls,
         country: None,
     }

@@ -66,6 +66,8 @@ pub struct Attempt {
 /// One exchange, from its head to the end of its response body.
 #[derive(Debug)]
 pub struct AccessRecord {
+    /// `request`, or `connection` when no request could be read from it.
+    pub event: &'static str,
     /// Wall clock at the arrival of the head.
     pub time: SystemTime,
     /// Monotonic clock at the same moment.

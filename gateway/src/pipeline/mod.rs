@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{HOST, TRANSFER_ENCODING};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, Uri, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -88,6 +89,7 @@ pub async fn handle(worker: Rc<Worker>, conn: Rc<Conn>, request: Request<Incomin
 pub fn refuse(worker: &Rc<Worker>, conn: &Rc<Conn>, refused: &Refused) -> Response<ResponseBody> {
     let parts = sketch::parts(&refused.sketch);
     let mut record = begin(worker, conn, &worker.snapshot(), &parts);
+    record.event = "connection";
     let failure = Failure::Head(refused.refusal);
     note(&mut record, &failure);
     let mut response = respond::failure(&failure, &parts.headers, Finish::new(record, Rc::clone(worker)));
@@ -158,6 +160,7 @@ fn begin(worker: &Worker, conn: &Conn, snapshot: &Snapshot, parts: &Parts) -> Bo
     let country = if client == conn.info.client { conn.info.country.clone() } else { worker.country(client) };
     let parent = if trusted { parts.headers.get("traceparent").and_then(|value| trace::parse(value.as_bytes())) } else { None };
     Box::new(AccessRecord {
+        event: "request",
         time: SystemTime::now(),
         started: Instant::now(),
         duration: Duration::ZERO,
@@ -214,19 +217,19 @@ fn forward_headers(conn: &Conn, snapshot: &Snapshot, parts: &mut Parts, host: &s
     if parts.version == Version::HTTP_2 {
         hop::join_cookies(&mut parts.headers);
     }
-    let hop = forwarded::Hop { peer: conn.info.client.0, trusted, tls: conn.info.tls.is_some(), host };
+    let (peer, peer_text) = (conn.info.client.0, &conn.info.client_text);
+    let hop = forwarded::Hop { peer, peer_text, trusted, tls: conn.info.tls.is_some(), host };
     forwarded::rewrite(&mut parts.headers, &hop);
-    parts.headers.insert(respond::X_REQUEST_ID, respond::request_id(finish.record.request_id));
+    parts.headers.insert(respond::X_REQUEST_ID, finish.id_text.clone());
 }
 
 /// The request as the upstream gets it: same target, Host as the policies left it.
 fn upstream_request(parts: &mut Parts, body: RequestBody, host: &str) -> Result<Request<RequestBody>, Failure> {
     let bad = || Failure::Head(guard::Refusal::BadTarget);
-    let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
     let mut headers = std::mem::take(&mut parts.headers);
     if host.is_empty() {
         headers.remove(HOST);
-    } else {
+    } else if headers.get(HOST).is_none_or(|value| value.as_bytes() != host.as_bytes()) {
         headers.insert(HOST, HeaderValue::from_str(host).map_err(|_| bad())?);
     }
     // hyper drops the unannounced body of a GET that came over HTTP/2 unless it is told that there is one.
@@ -234,11 +237,16 @@ fn upstream_request(parts: &mut Parts, body: RequestBody, host: &str) -> Result<
     if is_quiet && !body.is_end_stream() && !headers.contains_key(http::header::CONTENT_LENGTH) {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let mut uri = http::uri::Parts::default();
-    uri.path_and_query = Some(target);
     let mut request = Request::new(body);
     *request.method_mut() = parts.method.clone();
-    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| bad())?;
+    // Most targets are a path already.
+    if parts.uri.authority().is_none() {
+        *request.uri_mut() = std::mem::take(&mut parts.uri);
+    } else {
+        let mut uri = http::uri::Parts::default();
+        uri.path_and_query = Some(parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
+        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| bad())?;
+    }
     *request.headers_mut() = headers;
     Ok(request)
 }
@@ -263,7 +271,7 @@ async fn relay(
     if let Some(reply) = policies::response(site, finish, &mut head).await? {
         return Ok(Answer::Reply(reply));
     }
-    head.headers.insert(respond::X_REQUEST_ID, respond::request_id(finish.record.request_id));
+    head.headers.insert(respond::X_REQUEST_ID, finish.id_text.clone());
     finish.record.status = head.status.as_u16();
     let transforms = site.chain.wants(Phase::ResponseBody) && finish.exchange.is_some() && !switching;
     if transforms {
@@ -311,5 +319,9 @@ const fn protocol(version: Version) -> &'static str {
 fn host_text(parts: &Parts) -> String {
     let named = parts.uri.authority().map(|authority| authority.as_str());
     let host = named.or_else(|| parts.headers.get(HOST).and_then(|value| value.to_str().ok())).unwrap_or_default();
-    host.chars().take(255).collect()
+    // Both are ASCII; if they ever are not, a cut in the middle of a letter is no host at all.
+    host.get(..host.len().min(MAX_HOST)).unwrap_or_default().to_owned()
 }
+
+/// Longest host name in DNS, in bytes.
+const MAX_HOST: usize = 255;

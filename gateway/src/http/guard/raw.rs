@@ -43,13 +43,13 @@ pub enum Framing {
 /// Reads a head from the first bytes of a message.
 #[must_use]
 pub fn read(bytes: &[u8], limits: Limits) -> Reading {
-    let mut reader = Reader { bytes, at: 0 };
+    let mut reader = Reader { rest: bytes, length: bytes.len() };
     let reading = match reader.head(limits) {
         Ok(head) => return Reading::Whole(head),
         Err(Stop::Partial) => Reading::Partial,
         Err(Stop::Refused(refusal)) => Reading::Refused(refusal),
     };
-    if reading == Reading::Partial && bytes.len() > limits.head_bytes { Reading::Refused(reader.too_large()) } else { reading }
+    if reading == Reading::Partial && bytes.len() > limits.head_bytes { Reading::Refused(too_large(bytes)) } else { reading }
 }
 
 enum Stop {
@@ -64,14 +64,15 @@ impl From<Refusal> for Stop {
 }
 
 struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
+    rest: &'a [u8],
+    /// Of everything there is.
+    length: usize,
 }
 
 impl<'a> Reader<'a> {
     fn head(&mut self, limits: Limits) -> Result<Head, Stop> {
         // One empty line before a request is what some clients send after a body (RFC 9112, section 2.2).
-        if self.rest().first() == Some(&b'\r') {
+        if self.rest.first() == Some(&b'\r') {
             self.line_end()?;
         }
         let line = self.request_line(limits)?;
@@ -86,49 +87,49 @@ impl<'a> Reader<'a> {
             fields.see(name, value)?;
         }
         self.line_end()?;
-        if self.at > limits.head_bytes {
+        if self.at() > limits.head_bytes {
             return Err(Refusal::HeadTooLarge.into());
         }
         let body = fields.framing(line)?;
-        Ok(Head { length: self.at, body, upgrade: fields.upgrades() && line.version == Version::HTTP_11 })
+        Ok(Head { length: self.at(), body, upgrade: fields.upgrades() && line.version == Version::HTTP_11 })
     }
 
     /// Method, target and version with one space between them.
     fn request_line(&mut self, limits: Limits) -> Result<Line, Stop> {
-        let method = self.take_while(MAX_METHOD + 1, |byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_'));
+        let method = self.take_while(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_'));
         if !method.first().is_none_or(u8::is_ascii_uppercase) || method.len() > MAX_METHOD {
             return Err(Refusal::BadMethod.into());
         }
         if self.peek()? != b' ' || method.is_empty() {
             return Err(Refusal::BadMethod.into());
         }
-        self.at += 1;
-        let from = self.at;
-        self.skip_plain_target();
-        let odd = self.skip_target();
-        let length = self.at - from;
+        self.skip(1);
+        let whole = self.rest;
+        self.take_while(|byte| TARGET.get(usize::from(byte)) == Some(&PLAIN));
+        // Bytes that not every parser takes.
+        let odd = !self.take_while(|byte| TARGET.get(usize::from(byte)) != Some(&REFUSED)).is_empty();
+        let target = whole.get(..whole.len() - self.rest.len()).unwrap_or_default();
         // A target in absolute form has a few bytes more than its path and query.
-        if length > limits.target_bytes + ABSOLUTE_FORM {
+        if target.len() > limits.target_bytes + ABSOLUTE_FORM {
             return Err(Refusal::TargetTooLong.into());
         }
         if self.peek()? != b' ' {
             return Err(Refusal::BadTarget.into());
         }
-        let target = self.bytes.get(from..self.at).unwrap_or_default();
         check_form(target, method == b"CONNECT", odd)?;
-        self.at += 1;
+        self.skip(1);
         let version = self.version()?;
         self.line_end()?;
         Ok(Line { version, quiet: matches!(method, b"GET" | b"HEAD") })
     }
 
     fn version(&mut self) -> Result<Version, Stop> {
-        let Some(version) = self.rest().get(..8) else {
+        let Some(version) = self.rest.get(..8) else {
             // Whatever cannot become a version any more is wrong now.
-            let known = self.rest().iter().zip(b"HTTP/1.").all(|(byte, wanted)| byte == wanted);
+            let known = self.rest.iter().zip(b"HTTP/1.").all(|(byte, wanted)| byte == wanted);
             return Err(if known { Stop::Partial } else { Refusal::BadVersion.into() });
         };
-        self.at += version.len();
+        self.skip(version.len());
         match version {
             b"HTTP/1.1" => Ok(Version::HTTP_11),
             b"HTTP/1.0" => Ok(Version::HTTP_10),
@@ -137,48 +138,53 @@ impl<'a> Reader<'a> {
     }
 
     fn field(&mut self) -> Result<(&'a [u8], &'a [u8]), Stop> {
-        let name = self.take_while(MAX_NAME + 1, |byte| TOKEN.get(usize::from(byte)).is_some_and(|token| *token));
+        let name = self.take_while(|byte| TOKEN.get(usize::from(byte)) == Some(&true));
         if name.len() > MAX_NAME {
             return Err(Refusal::BadField.into());
         }
         if self.peek()? != b':' {
-            return Err(if self.rest().first() == Some(&b'\n') { Refusal::BareLineFeed } else { Refusal::BadField }.into());
+            return Err(if self.rest.first() == Some(&b'\n') { Refusal::BareLineFeed } else { Refusal::BadField }.into());
         }
         if name.is_empty() {
             return Err(Refusal::BadField.into());
         }
-        self.at += 1;
-        let from = self.at;
-        self.skip_value()?;
-        let value = self.bytes.get(from..self.at).unwrap_or_default();
+        self.skip(1);
+        let value = self.value()?;
         self.line_end()?;
         Ok((name, value.trim_ascii()))
     }
 
-    /// Moves to the first control byte that is no tab. Eight bytes at a time: values are most of a head.
-    fn skip_value(&mut self) -> Result<(), Stop> {
+    /// Everything up to a CR. Eight bytes at a time: values are most of a head.
+    fn value(&mut self) -> Result<&'a [u8], Stop> {
+        let all = self.rest;
+        let mut rest = all;
         loop {
-            while let Some(word) = self.rest().first_chunk::<8>()
-                && !has_control(u64::from_le_bytes(*word))
-            {
-                self.at += 8;
-            }
-            for _ in 0..8 {
-                match self.peek()? {
-                    b'\r' => return Ok(()),
-                    b'\n' => return Err(Refusal::BareLineFeed.into()),
-                    0..=8 | 11..=31 | 127 => return Err(Refusal::BadField.into()),
-                    _ => self.at += 1,
+            if let Some((word, behind)) = rest.split_first_chunk::<8>() {
+                let controls = controls(u64::from_le_bytes(*word));
+                if controls == 0 {
+                    rest = behind;
+                    continue;
                 }
+                rest = rest.get((controls.trailing_zeros() / 8) as usize..).unwrap_or_default();
+            }
+            match rest.split_first() {
+                None => return Err(Stop::Partial),
+                Some((b'\r', _)) => {
+                    self.rest = rest;
+                    return Ok(all.get(..all.len() - rest.len()).unwrap_or_default());
+                }
+                Some((b'\n', _)) => return Err(Refusal::BareLineFeed.into()),
+                Some((0..=8 | 11..=31 | 127, _)) => return Err(Refusal::BadField.into()),
+                Some((_, behind)) => rest = behind,
             }
         }
     }
 
     /// CR and LF, nothing else.
     fn line_end(&mut self) -> Result<(), Stop> {
-        match self.rest() {
+        match self.rest {
             [b'\r', b'\n', ..] => {
-                self.at += 2;
+                self.skip(2);
                 Ok(())
             }
             [] | [b'\r'] => Err(Stop::Partial),
@@ -187,38 +193,30 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn skip_plain_target(&mut self) {
-        let plain = |byte: &u8| TARGET.get(usize::from(*byte)) == Some(&PLAIN);
-        self.at += self.rest().iter().position(|byte| !plain(byte)).unwrap_or(self.rest().len());
-    }
-
-    /// The rest of a target with bytes that not every parser takes. Answers whether there are any.
-    fn skip_target(&mut self) -> bool {
-        let odd =
-            self.rest().iter().position(|byte| TARGET.get(usize::from(*byte)) == Some(&REFUSED)).unwrap_or(self.rest().len());
-        self.at += odd;
-        odd > 0
-    }
-
-    fn take_while(&mut self, most: usize, wanted: impl Fn(u8) -> bool) -> &'a [u8] {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let length = rest.iter().take(most).position(|byte| !wanted(*byte)).unwrap_or_else(|| rest.len().min(most));
-        self.at += length;
-        rest.get(..length).unwrap_or_default()
+    fn take_while(&mut self, wanted: impl Fn(u8) -> bool) -> &'a [u8] {
+        let length = self.rest.iter().position(|byte| !wanted(*byte)).unwrap_or(self.rest.len());
+        let (taken, rest) = self.rest.split_at_checked(length).unwrap_or_default();
+        self.rest = rest;
+        taken
     }
 
     fn peek(&self) -> Result<u8, Stop> {
-        self.bytes.get(self.at).copied().ok_or(Stop::Partial)
+        self.rest.first().copied().ok_or(Stop::Partial)
     }
 
-    fn rest(&self) -> &'a [u8] {
-        self.bytes.get(self.at..).unwrap_or_default()
+    fn skip(&mut self, bytes: usize) {
+        self.rest = self.rest.get(bytes..).unwrap_or_default();
     }
 
-    /// Without a line end there is only a target to blame.
-    fn too_large(&self) -> Refusal {
-        if self.bytes.contains(&b'\n') { Refusal::HeadTooLarge } else { Refusal::TargetTooLong }
+    /// How many bytes were read.
+    const fn at(&self) -> usize {
+        self.length - self.rest.len()
     }
+}
+
+/// Without a line end there is only a target to blame.
+fn too_large(bytes: &[u8]) -> Refusal {
+    if bytes.contains(&b'\n') { Refusal::HeadTooLarge } else { Refusal::TargetTooLong }
 }
 
 /// Room for `https://` and the longest authority before the path of a target in absolute form.
@@ -235,14 +233,15 @@ fn check_form(target: &[u8], connect: bool, odd: bool) -> Result<(), Refusal> {
     if readable { Ok(()) } else { Err(Refusal::BadTarget) }
 }
 
-/// Whether one of eight bytes is below 0x20 or 0x7f. A tab counts: the caller looks closer.
-const fn has_control(word: u64) -> bool {
+/// Marks the bytes of eight that are below 0x20 or 0x7f with their highest bit. The lowest mark is right; one above it may be a byte that
+/// only borrowed. A tab is marked: the caller looks closer.
+const fn controls(word: u64) -> u64 {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = LOW << 7;
     let delete = word ^ (LOW * 0x7f);
     let below = word.wrapping_sub(LOW * 0x20) & !word;
     let equal = delete.wrapping_sub(LOW) & !delete;
-    (below | equal) & HIGH != 0
+    (below | equal) & HIGH
 }
 
 const REFUSED: u8 = 0;
