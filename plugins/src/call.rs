@@ -1,6 +1,6 @@
 //! One phase call of one instance, under its budget. The exchange moves into the store and always comes back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::component::Resource;
 
@@ -16,6 +16,25 @@ use crate::pool::Instance;
 /// Where the exchange is while no call runs.
 pub(crate) type Slot = Option<Box<Exchange>>;
 
+/// What a call may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    /// When it began.
+    pub(crate) started: Instant,
+    /// CPU time in epochs.
+    pub(crate) ticks: u64,
+    /// From its beginning, waiting for the worker included.
+    pub(crate) wall: Duration,
+}
+
+impl Budget {
+    /// What the operator allows one call.
+    pub(crate) fn of(generation: &Generation, started: Instant) -> Self {
+        let ticks = u64::try_from(generation.limits.cpu.as_millis()).unwrap_or(u64::MAX);
+        Self { started, ticks, wall: generation.limits.wall }
+    }
+}
+
 /// Brings the exchange back when a call ends in whatever way, its future being dropped included.
 struct Lent<'a> {
     instance: &'a mut Instance,
@@ -23,14 +42,16 @@ struct Lent<'a> {
 }
 
 impl<'a> Lent<'a> {
-    fn lend(instance: &'a mut Instance, slot: &'a mut Slot, phase: Phase, ticks: u64) -> Self {
+    fn lend(instance: &'a mut Instance, slot: &'a mut Slot, phase: Phase, budget: Budget) -> Self {
         instance.store.set_epoch_deadline(1);
         let state = instance.store.data_mut();
         state.exchange = slot.take();
         state.ended = phase == Phase::Complete;
         // The first tick may come at once: one more than the budget is what "at least the budget" takes.
-        state.ticks_left = ticks.saturating_add(1);
+        state.ticks_left = budget.ticks.saturating_add(1);
         state.out_of_time = false;
+        state.wall_until = budget.started + budget.wall;
+        state.out_of_wall = false;
         state.last_error = None;
         Self { instance, slot }
     }
@@ -43,66 +64,52 @@ impl Drop for Lent<'_> {
 }
 
 /// A phase that answers a verdict without further arguments, with budgets of the caller's.
-pub(crate) async fn verdict(
-    generation: &Generation,
-    instance: &mut Instance,
-    slot: &mut Slot,
-    phase: Phase,
-    ticks: u64,
-    limit: Duration,
-) -> Result<Answer, CallError> {
-    let lent = Lent::lend(instance, slot, phase, ticks);
+pub(crate) async fn verdict(instance: &mut Instance, slot: &mut Slot, phase: Phase, budget: Budget) -> Result<Answer, CallError> {
+    let lent = Lent::lend(instance, slot, phase, budget);
     let Instance { store, policy } = &mut *lent.instance;
     let handler = policy.weir_policy_handler();
-    let call = async {
-        match phase {
-            Phase::Connection => handler.call_on_connection(&mut *store, Resource::new_borrow(0)).await,
-            Phase::Response => handler.call_on_response(&mut *store, Resource::new_borrow(0), Resource::new_borrow(0)).await,
-            _ => handler.call_on_request(&mut *store, Resource::new_borrow(0)).await,
-        }
+    let called = match phase {
+        Phase::Connection => handler.call_on_connection(&mut *store, Resource::new_borrow(0)).await,
+        Phase::Response => handler.call_on_response(&mut *store, Resource::new_borrow(0), Resource::new_borrow(0)).await,
+        _ => handler.call_on_request(&mut *store, Resource::new_borrow(0)).await,
     };
-    let called = tokio::time::timeout(limit, call).await;
-    let verdict = finish(called, generation, lent.instance, limit)?;
-    answer(verdict)
+    answer(finish(called, lent.instance, budget)?)
 }
 
 /// The window of a request body.
 pub(crate) async fn request_body(
-    generation: &Generation,
     instance: &mut Instance,
     slot: &mut Slot,
     window: &[u8],
     complete: bool,
+    budget: Budget,
 ) -> Result<Answer, CallError> {
-    let lent = Lent::lend(instance, slot, Phase::RequestBody, ticks(generation));
+    let lent = Lent::lend(instance, slot, Phase::RequestBody, budget);
     let Instance { store, policy } = &mut *lent.instance;
-    let call = policy.weir_policy_handler().call_on_request_body(store, Resource::new_borrow(0), window, complete);
-    let called = tokio::time::timeout(generation.limits.wall, call).await;
-    let verdict = finish(called, generation, lent.instance, generation.limits.wall)?;
-    answer(verdict)
+    let called = policy.weir_policy_handler().call_on_request_body(store, Resource::new_borrow(0), window, complete).await;
+    answer(finish(called, lent.instance, budget)?)
 }
 
 /// A piece of a response body.
 pub(crate) async fn response_body(
-    generation: &Generation,
     instance: &mut Instance,
     slot: &mut Slot,
     chunk: &[u8],
     last: bool,
+    budget: Budget,
 ) -> Result<Vec<u8>, CallError> {
-    let lent = Lent::lend(instance, slot, Phase::ResponseBody, ticks(generation));
+    let lent = Lent::lend(instance, slot, Phase::ResponseBody, budget);
     let Instance { store, policy } = &mut *lent.instance;
-    let call = policy.weir_policy_handler().call_on_response_body(store, Resource::new_borrow(0), chunk, last);
-    let called = tokio::time::timeout(generation.limits.wall, call).await;
-    finish(called, generation, lent.instance, generation.limits.wall)
+    let called = policy.weir_policy_handler().call_on_response_body(store, Resource::new_borrow(0), chunk, last).await;
+    finish(called, lent.instance, budget)
 }
 
 /// The end of an exchange.
 pub(crate) async fn complete(
-    generation: &Generation,
     instance: &mut Instance,
     slot: &mut Slot,
     outcome: &Outcome,
+    budget: Budget,
 ) -> Result<(), CallError> {
     let outcome = wit::Outcome {
         status: outcome.status,
@@ -111,32 +118,18 @@ pub(crate) async fn complete(
         bytes_out: outcome.bytes_out,
         duration_us: outcome.duration_us,
     };
-    let lent = Lent::lend(instance, slot, Phase::Complete, ticks(generation));
+    let lent = Lent::lend(instance, slot, Phase::Complete, budget);
     let Instance { store, policy } = &mut *lent.instance;
-    let call = policy.weir_policy_handler().call_on_complete(store, Resource::new_borrow(0), &outcome);
-    let called = tokio::time::timeout(generation.limits.wall, call).await;
-    finish(called, generation, lent.instance, generation.limits.wall)
+    let called = policy.weir_policy_handler().call_on_complete(store, Resource::new_borrow(0), &outcome).await;
+    finish(called, lent.instance, budget)
 }
 
-/// The CPU budget of a phase call in epochs.
-pub(crate) fn ticks(generation: &Generation) -> u64 {
-    u64::try_from(generation.limits.cpu.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn finish<T>(
-    called: Result<wasmtime::Result<T>, tokio::time::error::Elapsed>,
-    generation: &Generation,
-    instance: &Instance,
-    limit: Duration,
-) -> Result<T, CallError> {
-    match called {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(match trap(&error, instance.store.data()) {
-            CallError::Cpu(_) => CallError::Cpu(ticks(generation)),
-            other => other,
-        }),
-        Err(_) => Err(wall(limit)),
-    }
+fn finish<T>(called: wasmtime::Result<T>, instance: &Instance, budget: Budget) -> Result<T, CallError> {
+    called.map_err(|error| match trap(&error, instance.store.data()) {
+        CallError::Cpu(_) => CallError::Cpu(budget.ticks),
+        CallError::Wall(_) => wall(budget.wall),
+        other => other,
+    })
 }
 
 fn answer(verdict: wit::Verdict) -> Result<Answer, CallError> {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::call::{self, Slot};
+use crate::call::{self, Budget, Slot};
 use crate::contract::bindings::weir::policy::types as wit;
 use crate::contract::cut;
 use crate::decision::{Decision, Mode, OnError, Phase, VerdictKind};
@@ -119,9 +119,10 @@ impl Chain {
 
     /// Asks about a response head, last policy first.
     pub async fn response(&self, slot: &mut Option<Box<Exchange>>) -> Verdict {
+        let mut clock = Instant::now();
         for (index, policy) in self.policies.iter().enumerate().rev() {
             if policy.wants(Phase::Response)
-                && let Step::Stop(verdict) = ask(policy, index, slot, Phase::Response, None).await
+                && let Step::Stop(verdict) = ask(policy, index, slot, Phase::Response, None, &mut clock).await
             {
                 return verdict;
             }
@@ -143,7 +144,8 @@ impl Chain {
             let started = Instant::now();
             let called = match lease(policy, index).await {
                 Ok(mut lease) => {
-                    let called = call::response_body(policy, &mut lease.instance, slot, &chunk, last).await;
+                    let budget = Budget::of(policy, started);
+                    let called = call::response_body(&mut lease.instance, slot, &chunk, last, budget).await;
                     lease.settle(called)
                 }
                 Err(error) => Err(error),
@@ -175,7 +177,7 @@ impl Chain {
             let started = Instant::now();
             let called = match lease(policy, index).await {
                 Ok(mut lease) => {
-                    let called = call::complete(policy, &mut lease.instance, slot, outcome).await;
+                    let called = call::complete(&mut lease.instance, slot, outcome, Budget::of(policy, started)).await;
                     lease.settle(called)
                 }
                 Err(error) => Err(error),
@@ -186,11 +188,12 @@ impl Chain {
     }
 
     async fn forward(&self, slot: &mut Slot, phase: Phase, body: Option<(&[u8], bool)>) -> Verdict {
+        let mut clock = Instant::now();
         for (index, policy) in self.policies.iter().enumerate() {
             if !policy.wants(phase) {
                 continue;
             }
-            match ask(policy, index, slot, phase, body).await {
+            match ask(policy, index, slot, phase, body, &mut clock).await {
                 Step::Next => {}
                 Step::Accept => return Verdict::Continue,
                 Step::Stop(verdict) => return verdict,
@@ -206,20 +209,25 @@ enum Step {
     Stop(Verdict),
 }
 
-async fn ask(policy: &Arc<Generation>, index: usize, slot: &mut Slot, phase: Phase, body: Option<(&[u8], bool)>) -> Step {
-    let started = Instant::now();
+/// Asks one policy. `clock` is the time at which it begins, and then the one at which it has ended: the next policy begins there.
+async fn ask(
+    policy: &Arc<Generation>,
+    index: usize,
+    slot: &mut Slot,
+    phase: Phase,
+    body: Option<(&[u8], bool)>,
+    clock: &mut Instant,
+) -> Step {
     let called = match lease(policy, index).await {
         Ok(mut lease) => {
+            let budget = Budget::of(policy, *clock);
             let called = match body {
                 Some((bytes, complete)) => {
                     let window = bytes.get(..policy.request_window()).unwrap_or(bytes);
                     let complete = complete && window.len() == bytes.len();
-                    call::request_body(policy, &mut lease.instance, slot, window, complete).await
+                    call::request_body(&mut lease.instance, slot, window, complete, budget).await
                 }
-                None => {
-                    let ticks = call::ticks(policy);
-                    call::verdict(policy, &mut lease.instance, slot, phase, ticks, policy.limits.wall).await
-                }
+                None => call::verdict(&mut lease.instance, slot, phase, budget).await,
             };
             lease.settle(called)
         }
@@ -234,7 +242,7 @@ async fn ask(policy: &Arc<Generation>, index: usize, slot: &mut Slot, phase: Pha
         }
         Ok(Answer::Reply(reply)) => Noted { kind: VerdictKind::Reply, rule: String::new(), reason: reason(&reply.reason) },
     };
-    note(policy, slot, phase, started, &noted);
+    *clock = note(policy, slot, phase, *clock, &noted);
     if policy.spec.mode != Mode::Enforce {
         return Step::Next;
     }
@@ -313,13 +321,15 @@ impl Generation {
     }
 }
 
-fn note(policy: &Generation, slot: &mut Slot, phase: Phase, started: Instant, noted: &Noted) {
-    let elapsed = started.elapsed();
+/// Counts a call and adds it to the decisions. Answers the time at which it had ended.
+fn note(policy: &Generation, slot: &mut Slot, phase: Phase, started: Instant, noted: &Noted) -> Instant {
+    let ended = Instant::now();
+    let elapsed = ended.duration_since(started);
     policy.stats.record(noted.kind, elapsed);
-    let Some(exchange) = slot else { return };
+    let Some(exchange) = slot else { return ended };
     if exchange.decisions.len() >= MAX_DECISIONS {
         exchange.dropped += 1;
-        return;
+        return ended;
     }
     exchange.decisions.push(Decision {
         policy: Arc::clone(&policy.spec.name),
@@ -332,6 +342,7 @@ fn note(policy: &Generation, slot: &mut Slot, phase: Phase, started: Instant, no
         started,
         elapsed,
     });
+    ended
 }
 
 /// A refusal without a reason would be a riddle in the log.

@@ -151,7 +151,7 @@ impl types::HostRequest for GuestState {
         self.read(|exchange| every(&exchange.headers))
     }
     fn head(&mut self, _: Resource<RequestHandle>) -> Vec<u8> {
-        self.read(Exchange::head)
+        self.change(Exchange::head)
     }
     fn body_length(&mut self, _: Resource<RequestHandle>) -> Option<u64> {
         self.read(Exchange::body_length)
@@ -333,6 +333,7 @@ impl GuestState {
                 if observes {
                     Ok(())
                 } else {
+                    exchange.head_text = None;
                     edit(exchange)
                 }
             }

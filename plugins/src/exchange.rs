@@ -70,6 +70,8 @@ pub struct Exchange {
     /// Whether a policy replaced the target or the authority.
     pub rewritten: Rewritten,
     pub(crate) normalised: Option<(String, Quirks)>,
+    /// The head as text, until an edit: most policies of a chain read the same one.
+    pub(crate) head_text: Option<Vec<u8>>,
     pub(crate) states: Vec<(u32, Vec<u8>)>,
     pub(crate) log_bytes_left: usize,
     pub(crate) dropped: u32,
@@ -125,9 +127,10 @@ impl Exchange {
             response: None,
             tags: Vec::new(),
             findings: Vec::new(),
-            decisions: Vec::new(),
+            decisions: Vec::with_capacity(8),
             rewritten: Rewritten::default(),
             normalised: None,
+            head_text: None,
             states: Vec::new(),
             log_bytes_left: LOG_BYTES,
             dropped: 0,
@@ -174,13 +177,17 @@ impl Exchange {
         content_length(&self.headers)
     }
 
-    pub(crate) fn head(&self) -> Vec<u8> {
-        let mut head = Vec::with_capacity(self.target.len() + 512);
+    pub(crate) fn head(&mut self) -> Vec<u8> {
+        if let Some(text) = &self.head_text {
+            return text.clone();
+        }
+        let mut head = Vec::with_capacity(self.target.len() + 768);
         head.extend_from_slice(self.method.as_str().as_bytes());
         head.push(b' ');
         head.extend_from_slice(self.target.as_bytes());
         head.push(b'\n');
         write_headers(&mut head, &self.headers);
+        self.head_text = Some(head.clone());
         head
     }
 }

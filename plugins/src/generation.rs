@@ -3,10 +3,11 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, Method, Version};
 
+use crate::call::Budget;
 use crate::capability::{DEFAULT_GRANTS, Shared};
 use crate::decision::{Mode, OnError, Phase};
 use crate::engine::{Host, MAX_MEMORY};
@@ -181,6 +182,7 @@ impl Generation {
     async fn instantiate_with(&self, shared: Shared) -> Result<(Instance, String), LoadError> {
         let mut store = store(&self.engine, &self.spec.name, self.spec.mode, self.limits.memory, shared);
         store.data_mut().ticks_left = LOAD_TICKS;
+        store.data_mut().wall_until = Instant::now() + LOAD_WALL;
         store.set_epoch_deadline(1);
         let call = async {
             let policy = self.plugin.pre.instantiate_async(&mut store).await?;
@@ -212,7 +214,7 @@ impl Generation {
         let mut slot = Some(Box::new(Exchange::new(facts, "self-test".into(), 0, head, HeaderMap::new())));
         for phase in [Phase::Connection, Phase::Request] {
             if self.needs.phases.has(phase) {
-                let called = crate::call::verdict(self, instance, &mut slot, phase, LOAD_TICKS, LOAD_WALL).await;
+                let called = crate::call::verdict(instance, &mut slot, phase, load_budget()).await;
                 called.map_err(|error| LoadError::Call { phase: "self-test", error })?;
             }
         }
@@ -252,4 +254,8 @@ fn check_schema(plugin: &Plugin, config: &serde_json::Value) -> Result<(), LoadE
         }
         None => Ok(()),
     }
+}
+
+fn load_budget() -> Budget {
+    Budget { started: Instant::now(), ticks: LOAD_TICKS, wall: LOAD_WALL }
 }

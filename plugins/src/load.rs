@@ -1,7 +1,7 @@
 //! From the bytes of a file to a compiled, described plugin.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, InstancePre};
@@ -95,6 +95,7 @@ impl Host {
     async fn describe(&self, name: &str, pre: &PolicyPre<GuestState>) -> Result<Manifest, LoadError> {
         let mut store = store(&self.engine, &Arc::from(name), Mode::Observe, DEFAULT_MEMORY, self.shared(name));
         store.data_mut().ticks_left = LOAD_TICKS;
+        store.data_mut().wall_until = Instant::now() + LOAD_WALL;
         store.set_epoch_deadline(1);
         let call = async {
             let policy = pre.instantiate_async(&mut store).await?;
@@ -114,6 +115,9 @@ impl Host {
 pub(crate) fn trap(error: &wasmtime::Error, state: &GuestState) -> CallError {
     if state.out_of_time {
         return CallError::Cpu(0);
+    }
+    if state.out_of_wall {
+        return CallError::Wall(0);
     }
     match &state.last_error {
         Some(message) => CallError::Trap(message.clone()),

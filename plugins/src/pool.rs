@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use wasmtime::component::ResourceTable;
 use wasmtime::{Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
@@ -35,6 +37,9 @@ pub(crate) struct GuestState {
     /// Epochs left before the CPU deadline.
     pub(crate) ticks_left: u64,
     pub(crate) out_of_time: bool,
+    /// When the running call must have ended. A guest waits for nothing but its turn on the worker, so looking at every epoch is enough.
+    pub(crate) wall_until: Instant,
+    pub(crate) out_of_wall: bool,
     limits: StoreLimits,
     wasi: WasiCtx,
     table: ResourceTable,
@@ -74,6 +79,8 @@ pub(crate) fn store(
         last_error: None,
         ticks_left: 0,
         out_of_time: false,
+        wall_until: Instant::now(),
+        out_of_wall: false,
         limits,
         wasi,
         table: ResourceTable::new(),
@@ -83,8 +90,9 @@ pub(crate) fn store(
     store.epoch_deadline_callback(|mut context| {
         let state = context.data_mut();
         state.ticks_left = state.ticks_left.saturating_sub(1);
-        if state.ticks_left == 0 {
-            state.out_of_time = true;
+        state.out_of_time = state.ticks_left == 0;
+        state.out_of_wall = !state.out_of_time && Instant::now() >= state.wall_until;
+        if state.out_of_time || state.out_of_wall {
             return Ok(UpdateDeadline::Interrupt);
         }
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
@@ -99,7 +107,25 @@ struct Pool {
 }
 
 thread_local! {
-    static POOLS: RefCell<HashMap<u64, Pool>> = RefCell::default();
+    static POOLS: RefCell<HashMap<u64, Pool, BuildHasherDefault<Spread>>> = RefCell::default();
+}
+
+/// Spreads the ids of generations, which count up and which nobody outside chooses.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        self.0 = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// A running call of a generation on this worker, counted until it is dropped.
