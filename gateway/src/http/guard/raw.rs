@@ -250,6 +250,7 @@ const ODD: u8 = 2;
 
 /// Bytes of a target: plain ones are the same to everybody, odd ones are checked with the parser that comes next, the others are refused: a
 /// fragment, spaces, controls, and whatever is not ASCII.
+#[expect(clippy::indexing_slicing, reason = "evaluated when compiling")]
 static TARGET: [u8; 256] = {
     let mut table = [REFUSED; 256];
     let mut byte = 0x21;
@@ -265,6 +266,7 @@ static TARGET: [u8; 256] = {
 };
 
 /// Bytes of a field name (RFC 9110, section 5.6.2).
+#[expect(clippy::indexing_slicing, reason = "evaluated when compiling")]
 static TOKEN: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0x21;
