@@ -10,11 +10,11 @@ use weir_plugins::{Exchange, Outcome, Phase};
 
 use crate::http::body::BodyError;
 use crate::http::respond;
+use crate::http1::client::Connection;
 use crate::observe::metrics::Active;
 use crate::observe::record::{AccessRecord, DecidedBy};
 use crate::runtime::snapshot::Site;
 use crate::runtime::worker::Worker;
-use crate::upstream::attempt::Reuse;
 
 /// How a response body ended.
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +36,10 @@ pub struct Finish {
     pub exchange: Option<Box<Exchange>>,
     /// Once routed.
     pub site: Option<Arc<Site>>,
-    /// The upstream connection to give back.
-    pub reuse: Option<Reuse>,
+    /// The server that answered.
+    pub server: Option<u64>,
+    /// The connection to give back to it.
+    pub reuse: Option<Box<Connection>>,
     /// The request id as the upstream and the client see it.
     pub id_text: HeaderValue,
     /// Counts the request body.
@@ -66,7 +68,17 @@ impl Finish {
         let active = worker.shared.recorder.metrics().request();
         let bytes_in = Arc::default();
         let id_text = respond::request_id(record.request_id);
-        Box::new(Self { record, exchange: None, site: None, reuse: None, id_text, bytes_in, worker, _active: active })
+        Box::new(Self {
+            record,
+            exchange: None,
+            site: None,
+            server: None,
+            reuse: None,
+            id_text,
+            bytes_in,
+            worker,
+            _active: active,
+        })
     }
 
     /// Counts response bytes.
@@ -81,13 +93,13 @@ impl Finish {
 
     /// Ends the exchange: gives the connection back, tells the policies that asked, and records.
     pub fn end(self, end: End<'_>) {
-        let Self { mut record, exchange, site, reuse, bytes_in, worker, id_text: _, _active } = self;
+        let Self { mut record, exchange, site, server, reuse, bytes_in, worker, id_text: _, _active } = self;
         record.duration = record.started.elapsed();
         record.bytes_in = bytes_in.load(Ordering::Relaxed);
         match end {
             End::Complete => {
-                if let Some(reuse) = reuse {
-                    worker.pool.keep(reuse.server, reuse.sender, Instant::now());
+                if let (Some(server), Some(connection)) = (server, reuse) {
+                    worker.pool.keep(server, connection, Instant::now());
                 }
             }
             End::ClientGone if record.reason.is_empty() => "client_gone".clone_into(&mut record.reason),
@@ -129,14 +141,14 @@ fn outcome(record: &AccessRecord) -> Outcome {
 
 fn note_body_failure(record: &mut AccessRecord, error: &BodyError) {
     record.reason = match error {
-        BodyError::Broken(_) => "upstream_body_failed".to_owned(),
+        BodyError::Broken(_) | BodyError::Cut(_) | BodyError::Malformed(_) => "upstream_body_failed".to_owned(),
         BodyError::Stalled(_) => "upstream_body_stalled".to_owned(),
         BodyError::Policy(name) => {
             record.decided_by = DecidedBy::Policy(Arc::clone(name));
             "policy_failed_on_body".to_owned()
         }
     };
-    if let (Some(attempt), BodyError::Broken(_) | BodyError::Stalled(_)) = (record.attempts.last_mut(), error) {
+    if let (Some(attempt), false) = (record.attempts.last_mut(), matches!(error, BodyError::Policy(_))) {
         attempt.stage = "body";
         attempt.outcome = "broken";
     }

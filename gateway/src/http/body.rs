@@ -1,6 +1,7 @@
 //! Bodies on their way: counted, bounded in time, and followed to their end.
 
 use std::collections::VecDeque;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,15 +17,25 @@ use thiserror::Error;
 use tokio::time::{Sleep, sleep};
 
 use crate::finish::{End, Finish};
+use crate::http::guard::chunks::BadChunk;
+use crate::http::upgrade::Tunnel;
+use crate::http1::client::{Connection, ResponseBytes};
+use crate::http1::downstream::RequestBytes;
 use crate::listen::serve::Busy;
 use crate::pipeline::transform::Transform;
 
 /// Why a body broke off.
 #[derive(Debug, Error)]
 pub enum BodyError {
-    /// The peer's connection or framing failed.
+    /// The peer's HTTP/2 stream failed.
     #[error("body broke off: {0}")]
     Broken(#[from] hyper::Error),
+    /// The peer's HTTP/1 connection failed or ended.
+    #[error("body broke off: {0}")]
+    Cut(#[from] io::Error),
+    /// A chunked body that is not one.
+    #[error(transparent)]
+    Malformed(#[from] BadChunk),
     /// Nothing moved for too long.
     #[error("no byte of the body for {0:?}")]
     Stalled(Duration),
@@ -33,11 +44,81 @@ pub enum BodyError {
     Policy(Arc<str>),
 }
 
+/// A client's body as its protocol brings it.
+#[derive(Debug)]
+pub enum ClientBody {
+    /// Over HTTP/1.
+    Http1(RequestBytes),
+    /// Over HTTP/2.
+    Http2(Incoming),
+}
+
+/// A server's body as its protocol brings it.
+#[derive(Debug)]
+pub enum UpstreamBody {
+    /// Over HTTP/1.
+    Http1(ResponseBytes),
+    /// Over HTTP/2.
+    Http2(Incoming),
+}
+
+macro_rules! either {
+    ($body:ty) => {
+        impl Body for $body {
+            type Data = Bytes;
+            type Error = BodyError;
+
+            fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+                match self.get_mut() {
+                    Self::Http1(body) => Pin::new(body).poll_frame(context),
+                    Self::Http2(body) => Pin::new(body).poll_frame(context).map_err(BodyError::from),
+                }
+            }
+
+            fn is_end_stream(&self) -> bool {
+                match self {
+                    Self::Http1(body) => body.is_end_stream(),
+                    Self::Http2(body) => body.is_end_stream(),
+                }
+            }
+
+            fn size_hint(&self) -> SizeHint {
+                match self {
+                    Self::Http1(body) => body.size_hint(),
+                    Self::Http2(body) => body.size_hint(),
+                }
+            }
+        }
+    };
+}
+
+impl UpstreamBody {
+    /// The connection, when its body is over and another exchange may follow on it.
+    fn take_reusable(&mut self) -> Option<Box<Connection>> {
+        match self {
+            Self::Http1(body) => body.take_reusable(),
+            Self::Http2(_) => None,
+        }
+    }
+
+    /// The connection, after it has left HTTP.
+    #[must_use]
+    pub fn into_connection(self) -> Option<Box<Connection>> {
+        match self {
+            Self::Http1(body) => body.into_connection(),
+            Self::Http2(_) => None,
+        }
+    }
+}
+
+either!(ClientBody);
+either!(UpstreamBody);
+
 /// A request body: what was read for inspection, then the rest as it comes.
 #[derive(Debug)]
 pub struct RequestBody {
     prefix: VecDeque<Bytes>,
-    incoming: Option<Incoming>,
+    incoming: Option<ClientBody>,
     /// Read with the window, to be sent after it.
     trailers: Option<HeaderMap>,
     read: Arc<AtomicU64>,
@@ -69,7 +150,7 @@ impl Stall {
 impl RequestBody {
     /// A body that is relayed as it comes. `read` counts its bytes; `idle` is how long it may stall.
     #[must_use]
-    pub fn new(incoming: Incoming, read: Arc<AtomicU64>, idle: Duration) -> Self {
+    pub fn new(incoming: ClientBody, read: Arc<AtomicU64>, idle: Duration) -> Self {
         let incoming = Some(incoming).filter(|body| !body.is_end_stream());
         Self { prefix: VecDeque::new(), incoming, trailers: None, read, stall: Stall::new(idle) }
     }
@@ -132,7 +213,7 @@ impl RequestBody {
                         Err(other) => self.trailers = other.into_trailers().ok(),
                     }
                 }
-                Some(Err(error)) => return Err(error.into()),
+                Some(Err(error)) => return Err(error),
                 None => self.incoming = None,
             }
         }
@@ -160,7 +241,7 @@ impl Body for RequestBody {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error))),
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
                 ready!(body.stall.poll_stalled(context));
@@ -200,9 +281,11 @@ enum Source {
     /// Made by the gateway or a policy.
     Full(Option<Bytes>),
     /// Relayed.
-    Upstream(Incoming),
+    Upstream(UpstreamBody),
     /// Relayed through policies.
     Transformed(Box<Transform>),
+    /// Not a body any more.
+    Tunnel(Option<Box<Tunnel>>),
 }
 
 impl ResponseBody {
@@ -213,15 +296,21 @@ impl ResponseBody {
         Self { source, stall: Stall::new(Duration::MAX), finish: Some(finish), busy: None }
     }
 
-    /// Nothing, for an exchange that lives on elsewhere (a tunnel).
+    /// A connection that leaves HTTP.
     #[must_use]
-    pub const fn empty() -> Self {
-        Self { source: Source::Full(None), stall: Stall::new(Duration::MAX), finish: None, busy: None }
+    pub fn tunnel(tunnel: Box<Tunnel>) -> Self {
+        Self { source: Source::Tunnel(Some(tunnel)), stall: Stall::new(Duration::MAX), finish: None, busy: None }
+    }
+
+    /// The tunnel, if this is one.
+    #[must_use]
+    pub fn into_tunnel(mut self) -> Option<Box<Tunnel>> {
+        if let Source::Tunnel(tunnel) = &mut self.source { tunnel.take() } else { None }
     }
 
     /// A relayed body that may stall for `idle`.
     #[must_use]
-    pub fn upstream(incoming: Incoming, idle: Duration, finish: Box<Finish>) -> Self {
+    pub fn upstream(incoming: UpstreamBody, idle: Duration, finish: Box<Finish>) -> Self {
         Self { source: Source::Upstream(incoming), stall: Stall::new(idle), finish: Some(finish), busy: None }
     }
 
@@ -241,8 +330,13 @@ impl ResponseBody {
     fn end(&mut self, end: End<'_>) {
         self.busy = None;
         if let Some(mut finish) = self.finish.take() {
-            if let Source::Transformed(transform) = &mut self.source {
-                finish.give_back(transform.take_exchange());
+            match &mut self.source {
+                Source::Transformed(transform) => {
+                    finish.give_back(transform.take_exchange());
+                    finish.reuse = transform.incoming().take_reusable();
+                }
+                Source::Upstream(incoming) => finish.reuse = incoming.take_reusable(),
+                Source::Full(_) | Source::Tunnel(_) => {}
             }
             finish.end(end);
         }
@@ -257,8 +351,9 @@ impl Body for ResponseBody {
         let body = self.get_mut();
         let polled = match &mut body.source {
             Source::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Source::Upstream(incoming) => Pin::new(incoming).poll_frame(context).map_err(BodyError::from),
+            Source::Upstream(incoming) => Pin::new(incoming).poll_frame(context),
             Source::Transformed(transform) => transform.poll_frame(context),
+            Source::Tunnel(_) => Poll::Ready(None),
         };
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
@@ -290,6 +385,7 @@ impl Body for ResponseBody {
             Source::Full(bytes) => bytes.is_none(),
             Source::Upstream(incoming) => incoming.is_end_stream(),
             Source::Transformed(transform) => transform.is_end_stream(),
+            Source::Tunnel(_) => true,
         }
     }
 
@@ -298,6 +394,7 @@ impl Body for ResponseBody {
             Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Source::Upstream(incoming) => incoming.size_hint(),
             Source::Transformed(_) => SizeHint::new(),
+            Source::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }

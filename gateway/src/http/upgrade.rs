@@ -1,52 +1,96 @@
-//! Two upgraded connections joined into a tunnel (WebSocket and whatever else answers 101).
+//! Two connections joined into a tunnel (WebSocket and whatever else answers 101).
 
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::time::Instant;
 
 use crate::finish::{End, Finish};
+use crate::http1::client::Connection;
+use crate::http1::deadline::{Deadline, after};
+use crate::http1::downstream::Downstream;
+use crate::http1::wire::Wire;
 
-/// Bytes in flight in one direction.
-const BUFFER: usize = 16 * 1024;
 /// For the end of one direction to be taken.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// Relays bytes both ways until one side ends or nothing moves for `idle`, then ends the exchange.
-pub async fn tunnel(client: OnUpgrade, upstream: OnUpgrade, idle: Duration, mut finish: Box<Finish>) {
-    let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else {
-        finish.end(End::ClientGone);
-        return;
-    };
-    let (client_read, client_write) = tokio::io::split(TokioIo::new(client));
-    let (upstream_read, upstream_write) = tokio::io::split(TokioIo::new(upstream));
-    let (up, down) = tokio::join!(copy(client_read, upstream_write, idle), copy(upstream_read, client_write, idle));
-    finish.bytes_in.fetch_add(up, Ordering::Relaxed);
-    finish.record.bytes_out += down;
+/// A server's side that waits for its client.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// The connection to the server, which has left HTTP.
+    pub upstream: Box<Connection>,
+    /// How long nothing may move.
+    pub idle: Duration,
+    /// The exchange that has become a tunnel.
+    pub finish: Box<Finish>,
+}
+
+/// Relays bytes both ways until both sides have ended, one has failed, or nothing moves for the tunnel's idle time; then ends the exchange.
+pub async fn run(downstream: &RefCell<Downstream>, tunnel: Tunnel) {
+    let Tunnel { mut upstream, idle, mut finish } = tunnel;
+    let (mut up, mut down) = (Direction::default(), Direction::default());
+    let mut deadline = Deadline::default();
+    let mut quiet = (0, Instant::now());
+    poll_fn(|context| {
+        let client = &mut downstream.borrow_mut().wire;
+        let server = upstream.wire();
+        let ended = (up.poll(client, server, context), down.poll(server, client, context));
+        match ended {
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) | (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => {
+                return Poll::Ready(());
+            }
+            _ => {}
+        }
+        let moved = up.moved + down.moved;
+        if moved != quiet.0 {
+            quiet = (moved, Instant::now());
+        }
+        // A peer that does not take the end needs no long goodbye.
+        let wait = if up.is_closing() || down.is_closing() { GOODBYE } else { idle };
+        deadline.poll(context, after(quiet.1, wait))
+    })
+    .await;
+    finish.bytes_in.fetch_add(up.moved, Ordering::Relaxed);
+    finish.record.bytes_out += down.moved;
     finish.end(End::Complete);
 }
 
-type Io = TokioIo<Upgraded>;
-
 /// One direction: a closed side is passed on as a closed side, so that half-closed tunnels work.
-async fn copy(mut from: ReadHalf<Io>, mut to: WriteHalf<Io>, idle: Duration) -> u64 {
-    let mut buffer = vec![0; BUFFER];
-    let mut total = 0;
-    while let Ok(Ok(count)) = tokio::time::timeout(idle, from.read(&mut buffer)).await {
-        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
-        // rustls buffers: without the flush a message would wait for the next one.
-        let passed = async {
-            to.write_all(bytes).await?;
-            to.flush().await
-        };
-        if !matches!(tokio::time::timeout(idle, passed).await, Ok(Ok(()))) {
-            break;
-        }
-        total += count as u64;
+#[derive(Debug, Default)]
+struct Direction {
+    moved: u64,
+    ended: bool,
+    shut: bool,
+}
+
+impl Direction {
+    const fn is_closing(&self) -> bool {
+        self.ended && !self.shut
     }
-    // A peer that is gone, or does not read, needs no goodbye.
-    drop(tokio::time::timeout(GOODBYE, to.shutdown()).await);
-    total
+
+    fn poll(&mut self, from: &mut Wire, to: &mut Wire, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(to.poll_send(context))?;
+            if !from.input.is_empty() {
+                let data = from.input.split().freeze();
+                self.moved += data.len() as u64;
+                to.push(data, b"");
+                continue;
+            }
+            if self.ended {
+                if !self.shut {
+                    ready!(to.poll_shutdown(context))?;
+                    self.shut = true;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            if ready!(from.poll_fill(context))? == 0 {
+                self.ended = true;
+            }
+        }
+    }
 }

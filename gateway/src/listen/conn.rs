@@ -11,11 +11,12 @@ use tokio::net::TcpStream;
 use weir_plugins::{ConnectionFacts, Decision, Exchange, Phase, Verdict};
 
 use super::accept::{Listening, Permit};
-use super::guarded::Fork;
 use super::io::{Activity, Timed, Waits};
 use super::{proxy_protocol, serve};
 use crate::conn::{ClientIp, ConnInfo, PeerAddr, TlsInfo};
 use crate::http::forwarded;
+use crate::http1::server;
+use crate::http1::wire::Io;
 use crate::observe::metrics::Active;
 use crate::observe::record::{ConnectionRecord, DecidedBy};
 use crate::runtime::snapshot::{Site, Snapshot};
@@ -29,8 +30,6 @@ pub struct Conn {
     pub info: Arc<ConnInfo>,
     /// What is going on on it, for its deadlines.
     pub activity: Arc<Activity>,
-    /// What its reader and its exchanges tell each other, on HTTP/1.
-    pub fork: Arc<Fork>,
     verdicts: RefCell<Vec<Asked>>,
     _permit: Permit,
     _active: Active,
@@ -67,11 +66,10 @@ pub async fn run(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, listen
         }
     }
     let limits = &snapshot.config.limits;
-    let waits = Waits { idle: limits.idle, head: limits.request_head, write: limits.write_idle };
     let opened = Opened { worker: &worker, listening: &listening, peer, client };
     if !listening.tls {
         let conn = opened.conn(None, permit);
-        return serve::http1(worker, Rc::clone(&conn), Timed::new(stream, Arc::clone(&conn.activity), waits)).await;
+        return server::serve(worker, conn, Io::Tcp(stream)).await;
     }
     let Some(config) = &snapshot.tls else { return };
     let limit = limits.tls_handshake;
@@ -84,10 +82,13 @@ pub async fn run(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, listen
                 let (info, site) = (Arc::clone(&conn.info), None);
                 return worker.shared.recorder.record_connection(connection_record(info, site, "policy_denied", String::new()));
             }
+            if !is_h2 {
+                return server::serve(worker, conn, Io::Accepted(Box::new(stream))).await;
+            }
             // Frames that start no request (SETTINGS, PING) must not look like a slow head.
-            let waits = if is_h2 { Waits { head: waits.idle, ..waits } } else { waits };
+            let waits = Waits { idle: limits.idle, head: limits.idle, write: limits.write_idle };
             let stream = Timed::new(stream, Arc::clone(&conn.activity), waits);
-            if is_h2 { serve::http2(worker, conn, stream).await } else { serve::http1(worker, conn, stream).await }
+            serve::http2(worker, conn, stream).await;
         }
         Ok(Err(HandshakeError { info, reason, detail })) => {
             lost(&worker, &listening, peer, client, info, reason, detail);
@@ -114,14 +115,7 @@ impl Opened<'_> {
     fn conn(&self, tls: Option<TlsInfo>, permit: Permit) -> Rc<Conn> {
         let info = info(self.worker, self.listening, self.peer, self.client, tls);
         let active = self.worker.shared.recorder.metrics().connection();
-        Rc::new(Conn {
-            info,
-            activity: Arc::default(),
-            fork: Arc::default(),
-            verdicts: RefCell::default(),
-            _permit: permit,
-            _active: active,
-        })
+        Rc::new(Conn { info, activity: Arc::default(), verdicts: RefCell::default(), _permit: permit, _active: active })
     }
 }
 

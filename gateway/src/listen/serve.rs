@@ -1,47 +1,23 @@
-//! HTTP on one connection, until its end or until the worker drains.
+//! HTTP/2 on one connection, until its end or until the worker drains.
 
 use std::cell::Cell;
 use std::error::Error as _;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::conn::{Conn, connection_record};
-use super::guarded::Guarded;
 use super::io::{Activity, Timed};
-use crate::http::body::ResponseBody;
+use crate::http::body::{ClientBody, ResponseBody};
 use crate::pipeline::{self, Closed};
 use crate::runtime::worker::Worker;
 use crate::upstream::connect::LocalExecutor;
-
-/// HTTP/1.
-pub async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(worker: Rc<Worker>, conn: Rc<Conn>, stream: Timed<S>) {
-    let limits = worker.snapshot().config.limits;
-    let stream = Guarded::new(stream, pipeline::head_limits(&limits), Arc::clone(&conn.fork));
-    let served = Rc::new(Cell::new(0u64));
-    let service = service(Rc::clone(&worker), Rc::clone(&conn), Rc::clone(&served));
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(limits.head_bytes.max(MIN_BUFFER)).max_headers(limits.fields).half_close(false);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    tokio::pin!(connection);
-    let mut drain = worker.drain_signal();
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = drain.wait() => {
-            connection.as_mut().graceful_shutdown();
-            connection.as_mut().await
-        }
-    };
-    if let Err(error) = ended {
-        note_end(&worker, &conn, &error, served.get());
-    }
-}
 
 /// HTTP/2.
 pub async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(worker: Rc<Worker>, conn: Rc<Conn>, stream: Timed<S>) {
@@ -71,8 +47,6 @@ pub async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(worker: R
     }
 }
 
-/// hyper refuses smaller buffers.
-const MIN_BUFFER: usize = 8192;
 /// Exchanges at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 100;
 /// What a client may send before it is read: 256 KiB a stream, 1 MiB a connection fill a 100 Mbit/s line over 80 ms.
@@ -97,11 +71,7 @@ fn service(
         let busy = Busy::new(&conn.activity);
         let (worker, conn) = (Rc::clone(&worker), Rc::clone(&conn));
         async move {
-            let response = match conn.fork.refused(exchange) {
-                Some(refused) => pipeline::refuse(&worker, &conn, &refused),
-                None => pipeline::handle(worker, Rc::clone(&conn), request).await?,
-            };
-            conn.fork.answered(exchange, response.status() == StatusCode::SWITCHING_PROTOCOLS);
+            let response = pipeline::handle(worker, conn, request.map(ClientBody::Http2)).await?;
             Ok(response.map(|body| body.holding(busy)))
         }
     })

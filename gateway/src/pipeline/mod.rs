@@ -9,12 +9,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::header::{HOST, TRANSFER_ENCODING};
+use http::header::HOST;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, Uri, Version};
-use hyper::body::{Body, Incoming};
-use hyper::upgrade::OnUpgrade;
+use http::{HeaderValue, Request, Response, Uri, Version};
 use thiserror::Error;
 use weir_plugins::Phase;
 
@@ -22,11 +20,11 @@ use crate::config::Limits;
 use crate::conn::ClientIp;
 use crate::failure::Failure;
 use crate::finish::{Finish, InFlight};
-use crate::http::body::{RequestBody, ResponseBody};
-use crate::http::{forwarded, guard, hop, respond, upgrade};
+use crate::http::body::{ClientBody, RequestBody, ResponseBody};
+use crate::http::upgrade::Tunnel;
+use crate::http::{forwarded, guard, hop, respond};
+use crate::http1::server::Refused;
 use crate::listen::conn::Conn;
-use crate::listen::guarded::Refused;
-use crate::listen::serve::Busy;
 use crate::observe::record::{AccessRecord, DecidedBy};
 use crate::observe::trace;
 use crate::runtime::snapshot::{Site, Snapshot};
@@ -51,7 +49,7 @@ enum Answer {
 ///
 /// # Errors
 /// [`Closed`] when the connection shall end without an answer.
-pub async fn handle(worker: Rc<Worker>, conn: Rc<Conn>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Closed> {
+pub async fn handle(worker: Rc<Worker>, conn: Rc<Conn>, request: Request<ClientBody>) -> Result<Response<ResponseBody>, Closed> {
     let snapshot = worker.snapshot();
     let (mut parts, body) = request.into_parts();
     let record = begin(&worker, &conn, &snapshot, &parts);
@@ -110,7 +108,7 @@ async fn exchange(
     snapshot: &Arc<Snapshot>,
     flight: &mut InFlight,
     parts: &mut Parts,
-    body: Incoming,
+    body: ClientBody,
 ) -> Result<Answer, Failure> {
     let Some(finish) = flight.0.as_deref_mut() else { return Err(Failure::ClientBody) };
     let limits = &snapshot.config.limits;
@@ -125,8 +123,7 @@ async fn exchange(
 
     // Hop-by-hop and forwarding headers: policies see what the upstream will see.
     let upgrading = parts.version == Version::HTTP_11 && hop::asks_upgrade(&parts.headers);
-    let on_upgrade = if upgrading { parts.extensions.remove::<OnUpgrade>() } else { None };
-    forward_headers(conn, snapshot, parts, &host, on_upgrade.is_some(), finish);
+    forward_headers(conn, snapshot, parts, &host, upgrading, finish);
 
     // Policies on the connection, the head and the first bytes of the body.
     let mut body = RequestBody::new(body, Arc::clone(&finish.bytes_in), limits.body_idle);
@@ -146,7 +143,7 @@ async fn exchange(
     finish.record.decided_by = DecidedBy::Upstream;
 
     // Response phase in reverse order, then the body on its way.
-    relay(conn, snapshot, &site, flight, answered, on_upgrade).await
+    relay(snapshot, &site, flight, answered, upgrading).await
 }
 
 /// The record as far as the head tells.
@@ -232,11 +229,6 @@ fn upstream_request(parts: &mut Parts, body: RequestBody, host: &str) -> Result<
     } else if headers.get(HOST).is_none_or(|value| value.as_bytes() != host.as_bytes()) {
         headers.insert(HOST, HeaderValue::from_str(host).map_err(|_| bad())?);
     }
-    // hyper drops the unannounced body of a GET that came over HTTP/2 unless it is told that there is one.
-    let is_quiet = matches!(parts.method, Method::GET | Method::HEAD);
-    if is_quiet && !body.is_end_stream() && !headers.contains_key(http::header::CONTENT_LENGTH) {
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
     let mut request = Request::new(body);
     *request.method_mut() = parts.method.clone();
     // Most targets are a path already.
@@ -252,21 +244,19 @@ fn upstream_request(parts: &mut Parts, body: RequestBody, host: &str) -> Result<
 }
 
 async fn relay(
-    conn: &Rc<Conn>,
     snapshot: &Arc<Snapshot>,
     site: &Arc<Site>,
     flight: &mut InFlight,
     answered: Answered,
-    on_upgrade: Option<OnUpgrade>,
+    upgrading: bool,
 ) -> Result<Answer, Failure> {
     let Some(finish) = flight.0.as_deref_mut() else { return Err(Failure::ClientBody) };
-    let Answered { mut response, reuse } = answered;
-    let switching = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
-    let upstream_upgrade = if switching { Some(hyper::upgrade::on(&mut response)) } else { None };
-    if switching && on_upgrade.is_none() {
+    let (mut head, incoming) = answered.response.into_parts();
+    let switching = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
+    if switching && !upgrading {
         return Err(Failure::Attempt(crate::upstream::AttemptError::BadResponse));
     }
-    let (mut head, incoming) = response.into_parts();
+    finish.server = Some(answered.server);
     hop::strip(&mut head.headers, switching);
     if let Some(reply) = policies::response(site, finish, &mut head).await? {
         return Ok(Answer::Reply(reply));
@@ -279,27 +269,14 @@ async fn relay(
     }
     let Some(mut finish) = flight.0.take() else { return Err(Failure::ClientBody) };
     let idle = site.group.as_ref().map_or(snapshot.config.limits.body_idle, |group| group.timeouts.first_byte);
-    let body = match (on_upgrade, upstream_upgrade) {
-        (Some(client), Some(upstream)) => {
-            let tunnel_idle = snapshot.config.limits.tunnel_idle;
-            let busy = Busy::new(&conn.activity);
-            let held = Rc::clone(conn);
-            let empty = ResponseBody::empty();
-            tokio::task::spawn_local(async move {
-                upgrade::tunnel(client, upstream, tunnel_idle, finish).await;
-                drop((busy, held));
-            });
-            empty
-        }
-        _ => {
-            finish.reuse = reuse;
-            if transforms {
-                let transform = transform::Transform::new(incoming, Arc::clone(site), finish.exchange.take());
-                ResponseBody::transformed(transform, idle, finish)
-            } else {
-                ResponseBody::upstream(incoming, idle, finish)
-            }
-        }
+    let body = if switching {
+        let Some(upstream) = incoming.into_connection() else { return Err(Failure::ClientBody) };
+        ResponseBody::tunnel(Box::new(Tunnel { upstream, idle: snapshot.config.limits.tunnel_idle, finish }))
+    } else if transforms {
+        let transform = transform::Transform::new(incoming, Arc::clone(site), finish.exchange.take());
+        ResponseBody::transformed(transform, idle, finish)
+    } else {
+        ResponseBody::upstream(incoming, idle, finish)
     };
     let mut response = Response::new(body);
     *response.status_mut() = head.status;

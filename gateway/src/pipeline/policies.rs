@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{StatusCode, Uri};
-use hyper::body::Body;
+use http_body::Body as _;
 use weir_plugins::{ConnectionFacts, Exchange, Phase, Reply, ResponseHead, Verdict};
 
 use crate::failure::Failure;

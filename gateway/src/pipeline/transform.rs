@@ -6,17 +6,16 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
-use hyper::body::Incoming;
 use weir_plugins::Exchange;
 
-use crate::http::body::BodyError;
+use crate::http::body::{BodyError, UpstreamBody};
 use crate::runtime::snapshot::Site;
 
 type Passed = (Option<Box<Exchange>>, Result<Bytes, Arc<str>>);
 
 /// A relayed body with policies in its way.
 pub struct Transform {
-    incoming: Incoming,
+    incoming: UpstreamBody,
     site: Arc<Site>,
     exchange: Option<Box<Exchange>>,
     call: Option<Pin<Box<dyn Future<Output = Passed>>>>,
@@ -41,13 +40,18 @@ impl std::fmt::Debug for Transform {
 impl Transform {
     /// Passes `incoming` through the site's policies.
     #[must_use]
-    pub fn new(incoming: Incoming, site: Arc<Site>, exchange: Option<Box<Exchange>>) -> Box<Self> {
+    pub fn new(incoming: UpstreamBody, site: Arc<Site>, exchange: Option<Box<Exchange>>) -> Box<Self> {
         Box::new(Self { incoming, site, exchange, call: None, state: State::Reading, trailers: None })
     }
 
     /// The exchange, when no call holds it.
     pub fn take_exchange(&mut self) -> Option<Box<Exchange>> {
         self.exchange.take()
+    }
+
+    /// What is relayed.
+    pub const fn incoming(&mut self) -> &mut UpstreamBody {
+        &mut self.incoming
     }
 
     /// Whether everything was passed on.
@@ -80,7 +84,7 @@ impl Transform {
                         Ok(data) => self.pass(data, false),
                         Err(other) => self.trailers = other.into_trailers().ok(),
                     },
-                    Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                    Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                     None => self.state = State::Last,
                 },
             }

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use http::header::HOST;
 use http::uri::Scheme;
 use http::{Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
 
 use super::connect::{ConnectError, Sender, connect};
 use super::group::{Group, Server};
 use super::pool::Pool;
-use crate::http::body::RequestBody;
+use crate::http::body::{RequestBody, UpstreamBody};
+use crate::http1::client::{self, Unanswered};
 
 /// Why an attempt gave no response head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,22 +75,13 @@ impl AttemptError {
     }
 }
 
-/// A response head, and what must be given back when its body has ended.
+/// An answer, and who gave it.
 #[derive(Debug)]
 pub struct Answered {
     /// The response.
-    pub response: Response<Incoming>,
-    /// The connection, when it can carry another exchange afterwards.
-    pub reuse: Option<Reuse>,
-}
-
-/// A connection that waits for the end of a response body.
-#[derive(Debug)]
-pub struct Reuse {
-    /// Which server.
+    pub response: Response<UpstreamBody>,
+    /// The server's id.
     pub server: u64,
-    /// The connection.
-    pub sender: hyper::client::conn::http1::SendRequest<RequestBody>,
 }
 
 /// An attempt that failed, and the request when it is proven unsent.
@@ -135,29 +126,23 @@ pub async fn attempt(
 }
 
 async fn send(server: &Arc<Server>, sender: Sender, request: Request<RequestBody>, limit: Duration) -> Result<Answered, Failed> {
-    let late = Failed { error: AttemptError::FirstByteTimeout, unsent: None };
-    let progress = request.body().progress();
     match sender {
-        Sender::Http1(mut sender) => {
-            if !sender.is_ready()
-                && let Err(error) = ready(&tokio::time::timeout(limit, sender.ready()).await)
-            {
-                return Err(Failed { error, unsent: Some(Box::new(request)) });
-            }
-            let sent = answered(sender.try_send_request(request), limit, progress).await.ok_or(late)?;
-            let response = sent.map_err(failed)?;
-            Ok(Answered { response, reuse: Some(Reuse { server: server.id, sender }) })
-        }
+        Sender::Http1(connection) => match client::send(connection, request, limit).await {
+            Ok(response) => Ok(Answered { response: response.map(UpstreamBody::Http1), server: server.id }),
+            Err(unanswered) => Err(unanswered_http1(*unanswered)),
+        },
         Sender::Http2(mut sender) => {
             if !sender.is_ready()
                 && let Err(error) = ready(&tokio::time::timeout(limit, sender.ready()).await)
             {
                 return Err(Failed { error, unsent: Some(Box::new(request)) });
             }
+            let late = Failed { error: AttemptError::FirstByteTimeout, unsent: None };
+            let progress = request.body().progress();
             let again = Again::of(&request);
             let sent = answered(sender.try_send_request(for_http2(request)), limit, progress).await.ok_or(late)?;
             match sent {
-                Ok(response) => Ok(Answered { response, reuse: None }),
+                Ok(response) => Ok(Answered { response: response.map(UpstreamBody::Http2), server: server.id }),
                 Err(error) => {
                     let is_refused = is_refused(&error);
                     let mut failed = failed(error);
@@ -241,6 +226,17 @@ fn for_http2(mut request: Request<RequestBody>) -> Request<RequestBody> {
     request.headers_mut().remove(http::header::TRANSFER_ENCODING);
     *request.version_mut() = http::Version::HTTP_2;
     request
+}
+
+fn unanswered_http1(unanswered: Unanswered) -> Failed {
+    let Unanswered { error, sent, request } = unanswered;
+    let error = match error {
+        client::Error::Reset => AttemptError::Reset,
+        client::Error::BadResponse => AttemptError::BadResponse,
+        client::Error::Timeout => AttemptError::FirstByteTimeout,
+        client::Error::ClientBody => AttemptError::ClientBody,
+    };
+    Failed { error, unsent: (sent == 0).then(|| Box::new(request)) }
 }
 
 fn failed(mut error: hyper::client::conn::TrySendError<Request<RequestBody>>) -> Failed {

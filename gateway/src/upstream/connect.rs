@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
@@ -16,12 +16,14 @@ use tokio_rustls::client::TlsStream;
 
 use super::group::Server;
 use crate::http::body::RequestBody;
+use crate::http1::client::Connection;
+use crate::http1::wire::Io;
 
 /// A connection ready to send requests.
 #[derive(Debug)]
 pub enum Sender {
     /// One exchange at a time.
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Box<Connection>),
     /// Many at a time.
     Http2(http2::SendRequest<RequestBody>),
 }
@@ -68,18 +70,18 @@ pub async fn connect(server: &Arc<Server>, limit: Duration) -> Result<Sender, Co
 
 async fn establish(server: &Arc<Server>) -> Result<Sender, ConnectError> {
     let stream = open(server).await?;
-    let is_h2 = stream.is_h2();
-    let io = TokioIo::new(stream);
-    if is_h2 {
+    if stream.is_h2() {
+        let io = TokioIo::new(stream);
         let mut builder = http2::Builder::new(LocalExecutor);
         builder.timer(TokioTimer::new()).adaptive_window(true);
         let (sender, driver) = builder.handshake(io).await.map_err(|_| ConnectError::Refused)?;
         tokio::task::spawn_local(async move { drop(driver.await) });
         return Ok(Sender::Http2(sender));
     }
-    let (sender, driver) = http1::Builder::new().handshake(io).await.map_err(|_| ConnectError::Refused)?;
-    tokio::task::spawn_local(async move { drop(driver.with_upgrades().await) });
-    Ok(Sender::Http1(sender))
+    Ok(Sender::Http1(Connection::new(match stream {
+        UpstreamStream::Plain(tcp) => Io::Tcp(tcp),
+        UpstreamStream::Tls(tls) => Io::Opened(tls),
+    })))
 }
 
 /// TCP and TLS only.

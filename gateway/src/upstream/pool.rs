@@ -4,10 +4,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 
 use super::connect::Sender;
 use crate::http::body::RequestBody;
+use crate::http1::client::Connection;
 
 /// Idle connections a worker keeps to one server.
 const MAX_IDLE: usize = 256;
@@ -21,7 +22,7 @@ pub struct Pool {
 #[derive(Debug, Default)]
 struct Idle {
     /// Most recently used last.
-    http1: Vec<(http1::SendRequest<RequestBody>, Instant)>,
+    http1: Vec<(Box<Connection>, Instant)>,
     http2: Option<http2::SendRequest<RequestBody>>,
 }
 
@@ -37,23 +38,20 @@ impl Pool {
             }
             idle.http2 = None;
         }
-        while let Some((sender, since)) = idle.http1.pop() {
-            if sender.is_ready() && now.duration_since(since) < limit {
-                return Some(Sender::Http1(sender));
+        while let Some((mut connection, since)) = idle.http1.pop() {
+            if now.duration_since(since) < limit && !connection.is_stale() {
+                return Some(Sender::Http1(connection));
             }
         }
         None
     }
 
     /// Keeps a connection whose exchange has ended.
-    pub fn keep(&self, server: u64, sender: http1::SendRequest<RequestBody>, now: Instant) {
-        if sender.is_closed() {
-            return;
-        }
+    pub fn keep(&self, server: u64, connection: Box<Connection>, now: Instant) {
         let mut servers = self.servers.borrow_mut();
         let idle = servers.entry(server).or_default();
         if idle.http1.len() < MAX_IDLE {
-            idle.http1.push((sender, now));
+            idle.http1.push((connection, now));
         }
     }
 
@@ -65,7 +63,7 @@ impl Pool {
     /// Closes what has been idle for `limit` or longer, and what is closed. Call it now and then.
     pub fn sweep(&self, limit: Duration, now: Instant) {
         self.servers.borrow_mut().retain(|_, idle| {
-            idle.http1.retain(|(sender, since)| !sender.is_closed() && now.duration_since(*since) < limit);
+            idle.http1.retain_mut(|(connection, since)| now.duration_since(*since) < limit && !connection.is_stale());
             if idle.http2.as_ref().is_some_and(http2::SendRequest::is_closed) {
                 idle.http2 = None;
             }

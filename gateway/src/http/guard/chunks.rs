@@ -1,6 +1,7 @@
 //! A chunked body as bytes: one size line, that many bytes, one line end, and so on to the last chunk and its trailers. What is not
 //! exactly that is not mended.
 
+use bytes::{Buf as _, Bytes, BytesMut};
 use thiserror::Error;
 
 /// Longest extensions of a chunk, in bytes. Nobody uses any.
@@ -83,6 +84,38 @@ impl Chunks {
             read += 1;
         }
         Ok(read)
+    }
+
+    /// Takes the next piece of data off the front of `input`, and everything before it. `None` at the end, or when more must be read;
+    /// the lines of trailers go to `trailers`.
+    ///
+    /// # Errors
+    /// As [`Chunks::read`].
+    pub fn next(&mut self, input: &mut BytesMut, trailers: &mut Vec<u8>) -> Result<Option<Bytes>, BadChunk> {
+        let mut read = 0;
+        while self.at != At::Done {
+            if let At::Data { left } = &mut self.at {
+                input.advance(read);
+                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
+                if here == 0 {
+                    return Ok(None);
+                }
+                *left -= here as u64;
+                if *left == 0 {
+                    self.at = At::DataEnd;
+                }
+                return Ok(Some(input.split_to(here).freeze()));
+            }
+            let Some(byte) = input.get(read).copied() else { break };
+            let before = self.at;
+            self.at = self.step(byte)?;
+            read += 1;
+            if matches!(before, At::Trailer | At::Name | At::Value | At::ValueEnd) && self.at != At::LastLineFeed {
+                trailers.push(byte);
+            }
+        }
+        input.advance(read);
+        Ok(None)
     }
 
     /// Whether the last chunk and the trailers have been read.

@@ -195,6 +195,8 @@ struct Fields<'a> {
     content_length: Option<&'a [u8]>,
     upgrade: bool,
     connection_upgrade: bool,
+    close: bool,
+    keep_alive: bool,
     expects: bool,
 }
 
@@ -215,8 +217,11 @@ impl<'a> Fields<'a> {
                 Ok(())
             }
             (10, Some(b'c')) if is(b"connection") => {
-                let mut options = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-                self.connection_upgrade |= options.any(|option| option.eq_ignore_ascii_case(b"upgrade"));
+                for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    self.connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+                    self.close |= option.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
                 Ok(())
             }
             // The same length twice is one (RFC 9110, section 8.6); only one of the two travels on.
@@ -248,6 +253,11 @@ impl<'a> Fields<'a> {
             return Err(Refusal::UnexpectedBody);
         }
         Ok(raw::Framing::Length(length))
+    }
+
+    /// Whether another request may follow on the connection.
+    fn persistent(&self, version: Version) -> bool {
+        !self.close && (version == Version::HTTP_11 || self.keep_alive)
     }
 
     fn upgrades(&self) -> bool {

@@ -25,10 +25,37 @@ pub enum Reading {
 pub struct Head {
     /// Its length in bytes, from an empty line before it to the one at its end.
     pub length: usize,
+    /// Where its method is.
+    pub method: Span,
+    /// Where its target is.
+    pub target: Span,
+    /// HTTP/1.0 or HTTP/1.1.
+    pub version: Version,
+    /// Whether the client announces a body that it holds back until it is told to go on.
+    pub expects: bool,
     /// How its body is framed.
     pub body: Framing,
     /// Whether it asks to leave HTTP: what follows may be something else.
     pub upgrade: bool,
+    /// Whether the client means to send another request behind this one.
+    pub persistent: bool,
+}
+
+/// A part of a head: where it begins, and where it has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// The first byte.
+    pub start: usize,
+    /// The byte behind it.
+    pub end: usize,
+}
+
+impl Span {
+    /// Its bytes.
+    #[must_use]
+    pub fn of(self, head: &[u8]) -> &[u8] {
+        head.get(self.start..self.end).unwrap_or_default()
+    }
 }
 
 /// How the end of a body is told.
@@ -43,8 +70,15 @@ pub enum Framing {
 /// Reads a head from the first bytes of a message.
 #[must_use]
 pub fn read(bytes: &[u8], limits: Limits) -> Reading {
+    read_fields(bytes, limits, &mut Vec::new())
+}
+
+/// Reads a head from the first bytes of a message, and where the name and the value of each field are.
+#[must_use]
+pub fn read_fields(bytes: &[u8], limits: Limits, fields: &mut Vec<(Span, Span)>) -> Reading {
+    fields.clear();
     let mut reader = Reader { rest: bytes, length: bytes.len() };
-    let reading = match reader.head(limits) {
+    let reading = match reader.head(limits, fields) {
         Ok(head) => return Reading::Whole(head),
         Err(Stop::Partial) => Reading::Partial,
         Err(Stop::Refused(refusal)) => Reading::Refused(refusal),
@@ -70,32 +104,42 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn head(&mut self, limits: Limits) -> Result<Head, Stop> {
+    fn head(&mut self, limits: Limits, spans: &mut Vec<(Span, Span)>) -> Result<Head, Stop> {
         // One empty line before a request is what some clients send after a body (RFC 9112, section 2.2).
         if self.rest.first() == Some(&b'\r') {
             self.line_end()?;
         }
-        let line = self.request_line(limits)?;
+        let (line, method, target) = self.request_line(limits)?;
         let mut fields = Fields::default();
-        let mut count = 0;
         while self.peek()? != b'\r' {
-            let (name, value) = self.field()?;
-            count += 1;
-            if count > limits.fields {
+            let (name, value, places) = self.field()?;
+            if spans.len() == limits.fields {
                 return Err(Refusal::TooManyFields.into());
             }
             fields.see(name, value)?;
+            spans.push(places);
         }
         self.line_end()?;
         if self.at() > limits.head_bytes {
             return Err(Refusal::HeadTooLarge.into());
         }
         let body = fields.framing(line)?;
-        Ok(Head { length: self.at(), body, upgrade: fields.upgrades() && line.version == Version::HTTP_11 })
+        let upgrade = fields.upgrades() && line.version == Version::HTTP_11;
+        Ok(Head {
+            length: self.at(),
+            method,
+            target,
+            version: line.version,
+            expects: fields.expects,
+            body,
+            upgrade,
+            persistent: fields.persistent(line.version),
+        })
     }
 
     /// Method, target and version with one space between them.
-    fn request_line(&mut self, limits: Limits) -> Result<Line, Stop> {
+    fn request_line(&mut self, limits: Limits) -> Result<(Line, Span, Span), Stop> {
+        let start = self.at();
         let method = self.take_while(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_'));
         if !method.first().is_none_or(u8::is_ascii_uppercase) || method.len() > MAX_METHOD {
             return Err(Refusal::BadMethod.into());
@@ -103,7 +147,9 @@ impl<'a> Reader<'a> {
         if self.peek()? != b' ' || method.is_empty() {
             return Err(Refusal::BadMethod.into());
         }
+        let method_place = Span { start, end: self.at() };
         self.skip(1);
+        let start = self.at();
         let whole = self.rest;
         self.take_while(|byte| TARGET.get(usize::from(byte)) == Some(&PLAIN));
         // Bytes that not every parser takes.
@@ -117,10 +163,11 @@ impl<'a> Reader<'a> {
             return Err(Refusal::BadTarget.into());
         }
         check_form(target, method == b"CONNECT", odd)?;
+        let target_place = Span { start, end: self.at() };
         self.skip(1);
         let version = self.version()?;
         self.line_end()?;
-        Ok(Line { version, quiet: matches!(method, b"GET" | b"HEAD") })
+        Ok((Line { version, quiet: matches!(method, b"GET" | b"HEAD") }, method_place, target_place))
     }
 
     fn version(&mut self) -> Result<Version, Stop> {
@@ -137,7 +184,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn field(&mut self) -> Result<(&'a [u8], &'a [u8]), Stop> {
+    /// Name and value without the white space around it, and where both are.
+    fn field(&mut self) -> Result<(&'a [u8], &'a [u8], (Span, Span)), Stop> {
+        let start = self.at();
         let name = self.take_while(|byte| TOKEN.get(usize::from(byte)) == Some(&true));
         if name.len() > MAX_NAME {
             return Err(Refusal::BadField.into());
@@ -148,10 +197,15 @@ impl<'a> Reader<'a> {
         if name.is_empty() {
             return Err(Refusal::BadField.into());
         }
+        let name_place = Span { start, end: self.at() };
         self.skip(1);
-        let value = self.value()?;
+        let start = self.at();
+        let raw = self.value()?;
         self.line_end()?;
-        Ok((name, value.trim_ascii()))
+        let behind_space = raw.trim_ascii_start();
+        let value = behind_space.trim_ascii_end();
+        let start = start + raw.len() - behind_space.len();
+        Ok((name, value, (name_place, Span { start, end: start + value.len() })))
     }
 
     /// Everything up to a CR. Eight bytes at a time: values are most of a head.

@@ -1,0 +1,347 @@
+//! One exchange with a server over HTTP/1. It always knows how much of the request was handed to the socket, and gives the request back
+//! when there is no answer: the caller decides whether it may be sent again.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, EXPECT, TRAILER};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
+
+use super::body::{Decoder, Framing, Piece};
+use super::deadline::{Deadline, after};
+use super::wire::{Io, Wire};
+use super::{head, response};
+use crate::http::body::{BodyError, RequestBody};
+
+/// How long a server may take to ask for a body that it was told to expect; servers that know nothing of it never ask.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Interim answers before the one that counts.
+const MAX_INTERIM: u32 = 2_000;
+
+/// A connection to a server, between exchanges or in one.
+#[derive(Debug)]
+pub struct Connection {
+    wire: Wire,
+    deadline: Deadline,
+}
+
+impl Connection {
+    /// A connection on which nothing was sent.
+    #[must_use]
+    pub fn new(io: Io) -> Box<Self> {
+        Box::new(Self { wire: Wire::new(io), deadline: Deadline::default() })
+    }
+
+    /// Whether the server has ended an idle connection, or said something that nobody asked for.
+    pub fn is_stale(&mut self) -> bool {
+        self.wire.is_disturbed(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// The bytes, once the connection has left HTTP.
+    pub const fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
+    }
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The connection ended.
+    Reset,
+    /// What came is no response.
+    BadResponse,
+    /// Nothing moved for too long.
+    Timeout,
+    /// The client's body broke off or stalled.
+    ClientBody,
+}
+
+/// A request without an answer.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// Why.
+    pub error: Error,
+    /// Bytes of it that were handed to the socket.
+    pub sent: u64,
+    /// The request. Its body is what is left of it.
+    pub request: Request<RequestBody>,
+}
+
+/// Sends a request and waits for the head of its answer; `limit` is on silence, not on the whole.
+///
+/// # Errors
+/// The request, and why it has no answer.
+pub async fn send(
+    connection: Box<Connection>,
+    request: Request<RequestBody>,
+    limit: Duration,
+) -> Result<Response<ResponseBytes>, Box<Unanswered>> {
+    let mut sending = Sending::new(connection, request, limit);
+    match poll_fn(|context| sending.poll(context)).await {
+        Ok(head) => Ok(sending.answered(head)),
+        Err(error) => Err(Box::new(sending.unanswered(error))),
+    }
+}
+
+struct Sending {
+    connection: Box<Connection>,
+    parts: Parts,
+    upload: Upload,
+    limit: Duration,
+    /// Since when nothing has moved, and what had been sent then.
+    quiet: Option<(Instant, u64)>,
+    interim: u32,
+}
+
+impl Sending {
+    fn new(mut connection: Box<Connection>, request: Request<RequestBody>, limit: Duration) -> Self {
+        let (parts, body) = request.into_parts();
+        let framing = request_framing(&parts, &body);
+        connection.deadline.moved();
+        connection.wire.begin();
+        head::write_request(connection.wire.output(), &parts, framing);
+        let held = parts.headers.contains_key(EXPECT) && !body.is_end_stream();
+        let upload = Upload { body, framing, held, over: false, trailers: announced(&parts.headers) };
+        Self { connection, parts, upload, limit, quiet: None, interim: 0 }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<response::Head, Error>> {
+        // A server may answer and close before it has read everything: what it said counts more than that it did not listen.
+        let unheard = match self.upload.poll(&mut self.connection.wire, context) {
+            Poll::Ready(Err(UploadError::Body)) => return Poll::Ready(Err(Error::ClientBody)),
+            Poll::Ready(Err(UploadError::Connection)) => true,
+            Poll::Ready(Ok(())) | Poll::Pending => false,
+        };
+        loop {
+            let wire = &mut self.connection.wire;
+            if !wire.input.is_empty() {
+                match response::take(&mut wire.input, &self.parts.method) {
+                    Ok(Some(head)) if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS => {
+                        self.interim += 1;
+                        if self.interim > MAX_INTERIM {
+                            return Poll::Ready(Err(Error::BadResponse));
+                        }
+                        if head.status == StatusCode::CONTINUE && self.upload.held {
+                            self.upload.held = false;
+                            return self.poll(context);
+                        }
+                        continue;
+                    }
+                    Ok(Some(head)) => return Poll::Ready(Ok(head)),
+                    Ok(None) => {}
+                    Err(response::BadResponse) => return Poll::Ready(Err(Error::BadResponse)),
+                }
+            }
+            match wire.poll_fill(context) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Error::Reset)),
+                Poll::Ready(Ok(_)) => self.quiet = None,
+                Poll::Pending if unheard => return Poll::Ready(Err(Error::Reset)),
+                Poll::Pending => return self.poll_quiet(context),
+            }
+        }
+    }
+
+    fn poll_quiet(&mut self, context: &mut Context<'_>) -> Poll<Result<response::Head, Error>> {
+        let sent = self.connection.wire.sent();
+        let since = match self.quiet {
+            Some((since, before)) if before == sent => since,
+            _ => {
+                let now = Instant::now();
+                self.quiet = Some((now, sent));
+                now
+            }
+        };
+        let wait = if self.upload.held { PATIENCE.min(self.limit) } else { self.limit };
+        if self.connection.deadline.poll(context, after(since, wait)).is_pending() {
+            return Poll::Pending;
+        }
+        if std::mem::take(&mut self.upload.held) {
+            return self.poll(context);
+        }
+        Poll::Ready(Err(Error::Timeout))
+    }
+
+    fn answered(self, head: response::Head) -> Response<ResponseBytes> {
+        let Self { connection, parts, upload, .. } = self;
+        let keep = head.keep && head.status != StatusCode::SWITCHING_PROTOCOLS;
+        let decoder = if head.status == StatusCode::SWITCHING_PROTOCOLS { Decoder::Done } else { Decoder::new(head.framing) };
+        let upload = if upload.over { None } else { Some(Box::new(upload)) };
+        drop(parts);
+        let body = ResponseBytes { connection: Some(connection), decoder, keep, upload };
+        let mut response = Response::new(body);
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        response
+    }
+
+    fn unanswered(self, error: Error) -> Unanswered {
+        let sent = self.connection.wire.sent();
+        Unanswered { error, sent, request: Request::from_parts(self.parts, self.upload.body) }
+    }
+}
+
+/// How the server learns where the body ends; none for a request that has none and says nothing of one.
+fn request_framing(parts: &Parts, body: &RequestBody) -> Option<Framing> {
+    match body.size_hint().exact() {
+        Some(0) if body.is_end_stream() => {
+            let meant =
+                matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) || parts.headers.contains_key(CONTENT_LENGTH);
+            meant.then_some(Framing::Length(0))
+        }
+        Some(length) => Some(Framing::Length(length)),
+        None => Some(Framing::Chunked),
+    }
+}
+
+/// The names of the trailers that were announced: no others travel.
+#[must_use]
+pub fn announced(headers: &HeaderMap) -> Option<HeaderValue> {
+    headers.get(TRAILER).cloned()
+}
+
+/// The trailers that were announced.
+#[must_use]
+pub fn announced_only(mut trailers: HeaderMap, announced: Option<&HeaderValue>) -> HeaderMap {
+    let names = announced.map(HeaderValue::as_bytes).unwrap_or_default();
+    let is_announced =
+        |name: &str| names.split(|byte| *byte == b',').any(|own| own.trim_ascii().eq_ignore_ascii_case(name.as_bytes()));
+    let others: Vec<_> = trailers.keys().filter(|name| !is_announced(name.as_str())).cloned().collect();
+    for name in others {
+        trailers.remove(name);
+    }
+    trailers
+}
+
+enum UploadError {
+    /// The client's side.
+    Body,
+    /// The server's side.
+    Connection,
+}
+
+/// A request on its way out.
+#[derive(Debug)]
+struct Upload {
+    body: RequestBody,
+    framing: Option<Framing>,
+    /// Whether the body waits for the server's word.
+    held: bool,
+    over: bool,
+    trailers: Option<HeaderValue>,
+}
+
+impl Upload {
+    fn poll(&mut self, wire: &mut Wire, context: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
+        loop {
+            let mut waits = self.held;
+            while !self.over && !waits && !wire.is_full() {
+                if self.body.is_end_stream() && !matches!(self.framing, Some(Framing::Chunked)) {
+                    self.over = true;
+                    break;
+                }
+                match Pin::new(&mut self.body).poll_frame(context) {
+                    Poll::Ready(Some(Ok(frame))) => self.write(wire, frame),
+                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(UploadError::Body)),
+                    Poll::Ready(None) => self.end(wire, None),
+                    Poll::Pending => waits = true,
+                }
+            }
+            ready!(wire.poll_send(context)).map_err(|_| UploadError::Connection)?;
+            if self.over {
+                return Poll::Ready(Ok(()));
+            }
+            if waits {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn write(&mut self, wire: &mut Wire, frame: Frame<Bytes>) {
+        match frame.into_data() {
+            Ok(data) if data.is_empty() => {}
+            Ok(data) if self.framing == Some(Framing::Chunked) => head::write_chunk(wire, data),
+            Ok(data) => wire.push(data, b""),
+            Err(frame) => {
+                let trailers = frame.into_trailers().ok();
+                let trailers = trailers.map(|trailers| announced_only(trailers, self.trailers.as_ref()));
+                self.end(wire, trailers.as_ref());
+            }
+        }
+    }
+
+    fn end(&mut self, wire: &mut Wire, trailers: Option<&HeaderMap>) {
+        self.over = true;
+        if self.framing == Some(Framing::Chunked) {
+            head::write_trailers(wire.output(), trailers);
+        }
+    }
+}
+
+/// The body of an answer, with the connection it comes on.
+#[derive(Debug)]
+pub struct ResponseBytes {
+    connection: Option<Box<Connection>>,
+    decoder: Decoder,
+    keep: bool,
+    /// What is left of a request that was answered before all of it was sent.
+    upload: Option<Box<Upload>>,
+}
+
+impl ResponseBytes {
+    /// The connection, when the body is over and another exchange may follow.
+    pub fn take_reusable(&mut self) -> Option<Box<Connection>> {
+        let quiet = self.keep && self.upload.is_none() && self.decoder.is_done();
+        let quiet = quiet && self.connection.as_ref().is_some_and(|connection| connection.wire.input.is_empty());
+        if quiet { self.connection.take() } else { None }
+    }
+
+    /// The connection, after it has left HTTP.
+    pub fn into_connection(mut self) -> Option<Box<Connection>> {
+        self.connection.take()
+    }
+}
+
+impl Body for ResponseBytes {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self { connection, decoder, upload, .. } = self.get_mut();
+        let Some(Connection { wire, .. }) = connection.as_deref_mut() else { return Poll::Ready(None) };
+        if let Some(rest) = upload
+            && rest.poll(wire, context).map(|sent| sent.is_ok()) == Poll::Ready(true)
+        {
+            *upload = None;
+        }
+        loop {
+            match decoder.take(&mut wire.input) {
+                Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Piece::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Ok(Piece::End) => return Poll::Ready(None),
+                Ok(Piece::More) => {}
+                Err(malformed) => return Poll::Ready(Some(Err(malformed.into()))),
+            }
+            match ready!(wire.poll_fill(context)) {
+                Ok(0) if decoder.end() => return Poll::Ready(None),
+                Ok(0) => return Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.decoder.left().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}

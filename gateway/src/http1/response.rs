@@ -1,0 +1,186 @@
+//! The head of a server's response, and where its body ends. What could be read in two ways is no response.
+
+use bytes::BytesMut;
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+
+use super::body::Framing;
+use super::head::shared_value;
+use crate::http::guard::raw::Span;
+
+/// Longest head of a response, in bytes.
+const MAX_HEAD: usize = 64 * 1024;
+/// Most fields of a response.
+const MAX_FIELDS: usize = 128;
+
+/// A response head that was read.
+#[derive(Debug)]
+pub struct Head {
+    /// The status.
+    pub status: StatusCode,
+    /// All fields.
+    pub headers: HeaderMap,
+    /// Where the body ends.
+    pub framing: Framing,
+    /// Whether the connection can carry another exchange.
+    pub keep: bool,
+}
+
+/// Bytes that are no response, or one that two readers could take for two different ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadResponse;
+
+/// Takes a response head off the front of `input`; `None` while it is not whole. `method` is the request's.
+///
+/// # Errors
+/// [`BadResponse`].
+pub fn take(input: &mut BytesMut, method: &Method) -> Result<Option<Head>, BadResponse> {
+    let mut list = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut response = httparse::Response::new(&mut list);
+    let length = match response.parse(input) {
+        Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
+        Ok(httparse::Status::Partial) if input.len() <= MAX_HEAD => return Ok(None),
+        Ok(_) | Err(_) => return Err(BadResponse),
+    };
+    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(BadResponse)?;
+    let old = response.version == Some(0);
+    let mut headers = HeaderMap::with_capacity(response.headers.len() + ADDED);
+    let mut values = Vec::with_capacity(response.headers.len());
+    for field in response.headers.iter() {
+        values.push((HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| BadResponse)?, place(input, field.value)));
+    }
+    let text = input.split_to(length).freeze();
+    for (name, value) in values {
+        headers.append(name, shared_value(&text, value).ok_or(BadResponse)?);
+    }
+    let persistent = is_persistent(&headers, old);
+    let (framing, unambiguous) = framing(&mut headers, status, method, old)?;
+    Ok(Some(Head { status, headers, framing, keep: persistent && unambiguous && framing != Framing::ToEnd }))
+}
+
+/// Fields that the gateway adds to a response.
+const ADDED: usize = 4;
+
+/// Where a part of `whole` is in it.
+fn place(whole: &[u8], part: &[u8]) -> Span {
+    let start = (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
+    Span { start, end: start + part.len() }
+}
+
+fn is_persistent(headers: &HeaderMap, old: bool) -> bool {
+    let mut keep = !old;
+    for value in headers.get_all(CONNECTION) {
+        for token in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            if token.eq_ignore_ascii_case(b"close") {
+                return false;
+            }
+            keep |= token.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+    keep
+}
+
+/// Where the body ends (RFC 9112, section 6.3), and whether there was only one way to tell.
+fn framing(headers: &mut HeaderMap, status: StatusCode, method: &Method, old: bool) -> Result<(Framing, bool), BadResponse> {
+    let length = content_length(headers)?;
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let coding = codings.next().map(|value| value.as_bytes().trim_ascii());
+    let chunked = match coding {
+        None => false,
+        Some(coding) if coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none() && !old => true,
+        Some(_) => return Err(BadResponse),
+    };
+    let bodiless = *method == Method::HEAD
+        || status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED;
+    if chunked && length.is_some() {
+        headers.remove(CONTENT_LENGTH);
+    }
+    let unambiguous = !(chunked && length.is_some());
+    let framing = match length {
+        _ if bodiless => Framing::Length(0),
+        _ if chunked => Framing::Chunked,
+        Some(length) => Framing::Length(length),
+        None => Framing::ToEnd,
+    };
+    Ok((framing, unambiguous))
+}
+
+/// The length that all Content-Length fields agree on. Several are made one.
+fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, BadResponse> {
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = values.next() else { return Ok(None) };
+    let digits = first.as_bytes();
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(BadResponse);
+    }
+    let length = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(BadResponse)?;
+    let mut more = false;
+    for other in values {
+        if other != first {
+            return Err(BadResponse);
+        }
+        more = true;
+    }
+    if more {
+        let first = first.clone();
+        headers.insert(CONTENT_LENGTH, first);
+    }
+    Ok(Some(length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, method: &Method) -> Result<Option<Head>, BadResponse> {
+        take(&mut BytesMut::from(text.replace('\n', "\r\n").as_str()), method)
+    }
+
+    #[track_caller]
+    fn check(text: &str, method: &Method, framing: Framing, keep: bool) {
+        let head = read(text, method).unwrap().unwrap();
+        assert_eq!((head.framing, head.keep), (framing, keep), "{text}");
+    }
+
+    #[test]
+    fn bodies_end_as_the_head_says() {
+        let get = Method::GET;
+        check("HTTP/1.1 200 OK\nContent-Length: 5\n\n", &get, Framing::Length(5), true);
+        check("HTTP/1.1 200 OK\nContent-Length: 5\nContent-Length: 5\n\n", &get, Framing::Length(5), true);
+        check("HTTP/1.1 200 OK\nContent-Length: 5\n\n", &Method::HEAD, Framing::Length(0), true);
+        check("HTTP/1.1 304 Not Modified\nContent-Length: 5\n\n", &get, Framing::Length(0), true);
+        check("HTTP/1.1 204 No Content\nTransfer-Encoding: chunked\n\n", &get, Framing::Length(0), true);
+        check("HTTP/1.1 200 OK\nTransfer-Encoding: Chunked\n\n", &get, Framing::Chunked, true);
+        check("HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nContent-Length: 5\n\n", &get, Framing::Chunked, false);
+        check("HTTP/1.1 200 OK\n\n", &get, Framing::ToEnd, false);
+        check("HTTP/1.1 200\nContent-Length: 0\nConnection: x, Close\n\n", &get, Framing::Length(0), false);
+        check("HTTP/1.0 200 OK\nContent-Length: 0\n\n", &get, Framing::Length(0), false);
+        check("HTTP/1.0 200 OK\nContent-Length: 0\nConnection: keep-alive\n\n", &get, Framing::Length(0), true);
+    }
+
+    #[test]
+    fn what_is_no_response() {
+        for text in [
+            "HTTP/1.1 200 OK\nContent-Length: 5\nContent-Length: 6\n\n",
+            "HTTP/1.1 200 OK\nContent-Length: +5\n\n",
+            "HTTP/1.1 200 OK\nContent-Length:\n\n",
+            "HTTP/1.1 200 OK\nContent-Length: 99999999999999999999\n\n",
+            "HTTP/1.1 200 OK\nTransfer-Encoding: gzip, chunked\n\n",
+            "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nTransfer-Encoding: chunked\n\n",
+            "HTTP/1.0 200 OK\nTransfer-Encoding: chunked\n\n",
+            "HTTP/1.1 200 OK\nX: a\n b\n\n",
+            "HTTP/1.1 99 OK\n\n",
+            "HTTP/2 200 OK\n\n",
+            "<html>hello</html>\n\n",
+            &format!("HTTP/1.1 200 OK\nX: {}\n\n", "a".repeat(MAX_HEAD)),
+            &format!("HTTP/1.1 200 OK\n{}\n", "X: a\n".repeat(MAX_FIELDS + 1)),
+        ] {
+            assert_eq!(read(text, &Method::GET).map(|head| head.is_some()), Err(BadResponse), "{text:.60}");
+        }
+        for part in ["", "HTTP", "HTTP/1.1 200 OK\n", "HTTP/1.1 200 OK\nX: a\n"] {
+            assert!(read(part, &Method::GET).unwrap().is_none(), "{part}");
+        }
+    }
+}
