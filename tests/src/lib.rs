@@ -4,8 +4,8 @@
 //! | to | see |
 //! |---|---|
 //! | run the gateway | [`Gateway`], [`Setup`] |
-//! | stand behind it | [`Upstream`] |
-//! | talk to it | [`Request`], [`Connection`], [`tool`] |
+//! | stand behind it | [`Upstream`], [`recording`] |
+//! | talk to it | [`Request`], [`Connection`], [`h2`], [`tool`] |
 //! | make its files | [`tls`], [`geo`], [`wasm`], [`Scratch`] |
 //! | wait | [`eventually`] |
 
@@ -13,7 +13,9 @@ pub mod client;
 pub mod collector;
 pub mod gateway;
 pub mod geo;
+pub mod h2;
 pub mod load;
+pub mod recording;
 mod scratch;
 pub mod setup;
 pub mod tls;

@@ -1,7 +1,7 @@
 //! Throw-away certificates and a TLS client.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
@@ -85,22 +85,38 @@ impl Authority {
     /// # Errors
     /// The connection's or the handshake's.
     pub fn connect(&self, address: SocketAddr, name: &str) -> io::Result<Connection> {
+        let (tls, tcp) = self.handshake(address, name, &[])?;
+        let certificate = tls.conn.peer_certificates().and_then(|chain| chain.first()).map(|first| first.clone().into_owned());
+        Ok(Connection::of(Wire::new(Box::new(tls)), tcp, certificate))
+    }
+
+    /// A connection on which HTTP/2 was agreed; nothing is sent yet.
+    ///
+    /// # Errors
+    /// The connection's or the handshake's, or another protocol was agreed.
+    pub fn connect_http2(&self, address: SocketAddr, name: &str) -> io::Result<Wire> {
+        let (tls, _) = self.handshake(address, name, &[b"h2"])?;
+        if tls.conn.alpn_protocol() == Some(b"h2") { Ok(Wire::new(Box::new(tls))) } else { Err(io::Error::other("no h2")) }
+    }
+
+    fn handshake(&self, address: SocketAddr, name: &str, alpn: &[&[u8]]) -> io::Result<(Tls, TcpStream)> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).map_err(io::Error::other)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?
             .with_root_certificates(roots)
             .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         let mut tls = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
         let mut tcp = dial(address)?;
         while tls.is_handshaking() {
             tls.complete_io(&mut tcp)?;
         }
-        let certificate = tls.peer_certificates().and_then(|chain| chain.first()).map(|first| first.clone().into_owned());
-        let wire = Wire::new(Box::new(StreamOwned::new(tls, tcp.try_clone()?)));
-        Ok(Connection::of(wire, tcp, certificate))
+        Ok((StreamOwned::new(tls, tcp.try_clone()?), tcp))
     }
 }
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
