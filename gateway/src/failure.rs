@@ -23,8 +23,10 @@ pub enum Failure {
     SiteUnavailable,
     /// The last attempt's failure.
     Attempt(AttemptError),
-    /// The client's body broke off or stalled.
+    /// The client's body broke off.
     ClientBody,
+    /// The client's body stalled.
+    ClientBodyStalled,
 }
 
 impl Failure {
@@ -39,6 +41,7 @@ impl Failure {
             Self::NoHealthyServer | Self::SiteUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Attempt(error) => error.status(),
             Self::ClientBody => StatusCode::BAD_REQUEST,
+            Self::ClientBodyStalled => StatusCode::REQUEST_TIMEOUT,
         }
     }
 
@@ -54,6 +57,7 @@ impl Failure {
             Self::SiteUnavailable => "site_unavailable",
             Self::Attempt(error) => error.reason(),
             Self::ClientBody => "client_body_failed",
+            Self::ClientBodyStalled => "client_body_stalled",
         }
     }
 
@@ -61,7 +65,7 @@ impl Failure {
     #[must_use]
     pub const fn closes_connection(&self) -> bool {
         match self {
-            Self::Head(_) | Self::ClientBody => true,
+            Self::Head(_) | Self::ClientBody | Self::ClientBodyStalled => true,
             Self::NoSite
             | Self::Misdirected
             | Self::Policy(_)

@@ -95,7 +95,8 @@ impl Gate {
         self.0.1.notify_all();
     }
 
-    fn wait(&self) {
+    /// Waits until it is opened, or for a minute.
+    pub fn wait(&self) {
         let waited = self.0.1.wait_timeout_while(lock(&self.0.0), LONG * 3, |open| !*open);
         drop(waited);
     }

@@ -59,8 +59,10 @@ pub enum Error {
     BadResponse,
     /// Nothing moved for too long.
     Timeout,
-    /// The client's body broke off or stalled.
+    /// The client's body broke off.
     ClientBody,
+    /// The client's body stalled.
+    ClientBodyStalled,
 }
 
 /// A request without an answer.
@@ -115,7 +117,8 @@ impl Sending {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<response::Head, Error>> {
         // A server may answer and close before it has read everything: what it said counts more than that it did not listen.
         let unheard = match self.upload.poll(&mut self.connection.wire, context) {
-            Poll::Ready(Err(UploadError::Body)) => return Poll::Ready(Err(Error::ClientBody)),
+            Poll::Ready(Err(UploadError::Body(BodyError::Stalled(_)))) => return Poll::Ready(Err(Error::ClientBodyStalled)),
+            Poll::Ready(Err(UploadError::Body(_))) => return Poll::Ready(Err(Error::ClientBody)),
             Poll::Ready(Err(UploadError::Connection)) => true,
             Poll::Ready(Ok(())) | Poll::Pending => false,
         };
@@ -221,7 +224,7 @@ pub fn announced_only(mut trailers: HeaderMap, announced: Option<&HeaderValue>) 
 
 enum UploadError {
     /// The client's side.
-    Body,
+    Body(BodyError),
     /// The server's side.
     Connection,
 }
@@ -248,7 +251,7 @@ impl Upload {
                 }
                 match Pin::new(&mut self.body).poll_frame(context) {
                     Poll::Ready(Some(Ok(frame))) => self.write(wire, frame),
-                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(UploadError::Body)),
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(UploadError::Body(error))),
                     Poll::Ready(None) => self.end(wire, None),
                     Poll::Pending => waits = true,
                 }

@@ -265,7 +265,7 @@ async fn relay(
     finish.record.status = head.status.as_u16();
     let transforms = site.chain.wants(Phase::ResponseBody) && finish.exchange.is_some() && !switching;
     if transforms {
-        head.headers.remove(http::header::CONTENT_LENGTH);
+        head.headers.remove(CONTENT_LENGTH);
     }
     let Some(mut finish) = flight.0.take() else { return Err(Failure::ClientBody) };
     let idle = site.group.as_ref().map_or(snapshot.config.limits.body_idle, |group| group.timeouts.first_byte);

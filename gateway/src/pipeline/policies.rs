@@ -11,7 +11,7 @@ use weir_plugins::{ConnectionFacts, Exchange, Phase, Reply, ResponseHead, Verdic
 
 use crate::failure::Failure;
 use crate::finish::Finish;
-use crate::http::body::RequestBody;
+use crate::http::body::{BodyError, RequestBody};
 use crate::listen::conn::Conn;
 use crate::runtime::snapshot::{Site, Snapshot};
 
@@ -70,10 +70,17 @@ async fn ask(
         }
     }
     if chain.wants(Phase::RequestBody) && !body.is_end_stream() {
-        let (window, complete) = body.window(chain.request_window()).await.map_err(|_| Failure::ClientBody)?;
+        let (window, complete) = body.window(chain.request_window()).await.map_err(|error| client_body(&error))?;
         return Ok(chain.request_body(&mut finish.exchange, &window, complete).await);
     }
     Ok(Verdict::Continue)
+}
+
+fn client_body(error: &BodyError) -> Failure {
+    match error {
+        BodyError::Stalled(_) => Failure::ClientBodyStalled,
+        BodyError::Broken(_) | BodyError::Cut(_) | BodyError::Malformed(_) | BodyError::Policy(_) => Failure::ClientBody,
+    }
 }
 
 /// Writes the policies' edits back to the request. A later phase that wants to read the request keeps a copy of its headers.

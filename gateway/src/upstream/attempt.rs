@@ -12,7 +12,7 @@ use http::{Request, Response, StatusCode, Uri};
 use super::connect::{ConnectError, Sender, connect};
 use super::group::{Group, Server};
 use super::pool::Pool;
-use crate::http::body::{RequestBody, UpstreamBody};
+use crate::http::body::{BodyError, RequestBody, UpstreamBody};
 use crate::http1::client::{self, Unanswered};
 
 /// Why an attempt gave no response head.
@@ -26,8 +26,10 @@ pub enum AttemptError {
     BadResponse,
     /// No response head in time.
     FirstByteTimeout,
-    /// The client's body broke off or stalled while it was being sent.
+    /// The client's body broke off while it was being sent.
     ClientBody,
+    /// The client's body stalled while it was being sent.
+    ClientBodyStalled,
 }
 
 impl AttemptError {
@@ -41,6 +43,7 @@ impl AttemptError {
             | Self::Reset
             | Self::BadResponse => StatusCode::BAD_GATEWAY,
             Self::ClientBody => StatusCode::BAD_REQUEST,
+            Self::ClientBodyStalled => StatusCode::REQUEST_TIMEOUT,
         }
     }
 
@@ -58,6 +61,7 @@ impl AttemptError {
             Self::BadResponse => "upstream_bad_response",
             Self::FirstByteTimeout => "upstream_timeout",
             Self::ClientBody => "client_body_failed",
+            Self::ClientBodyStalled => "client_body_stalled",
         }
     }
 
@@ -70,7 +74,7 @@ impl AttemptError {
             Self::Reset => ("head", "reset"),
             Self::BadResponse => ("head", "malformed"),
             Self::FirstByteTimeout => ("head", "timeout"),
-            Self::ClientBody => ("send", "client_body"),
+            Self::ClientBody | Self::ClientBodyStalled => ("send", "client_body"),
         }
     }
 }
@@ -235,6 +239,7 @@ fn unanswered_http1(unanswered: Unanswered) -> Failed {
         client::Error::BadResponse => AttemptError::BadResponse,
         client::Error::Timeout => AttemptError::FirstByteTimeout,
         client::Error::ClientBody => AttemptError::ClientBody,
+        client::Error::ClientBodyStalled => AttemptError::ClientBodyStalled,
     };
     Failed { error, unsent: (sent == 0).then(|| Box::new(request)) }
 }
@@ -245,7 +250,8 @@ fn failed(mut error: hyper::client::conn::TrySendError<Request<RequestBody>>) ->
     let kind = if error.is_parse() || error.is_parse_too_large() {
         AttemptError::BadResponse
     } else if error.is_user() {
-        AttemptError::ClientBody
+        let body = error.source().and_then(|source| source.downcast_ref::<BodyError>());
+        if matches!(body, Some(BodyError::Stalled(_))) { AttemptError::ClientBodyStalled } else { AttemptError::ClientBody }
     } else {
         AttemptError::Reset
     };

@@ -63,6 +63,7 @@ pub async fn send(
 fn after(error: AttemptError) -> Failure {
     match error {
         AttemptError::ClientBody => Failure::ClientBody,
+        AttemptError::ClientBodyStalled => Failure::ClientBodyStalled,
         error => Failure::Attempt(error),
     }
 }

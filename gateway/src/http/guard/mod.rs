@@ -290,9 +290,11 @@ fn check_transfer_encoding(value: &[u8]) -> Result<(), Refusal> {
     if chunked_last && codings.all(compression) { Err(Refusal::UnknownTransferCoding) } else { Err(Refusal::BadTransferEncoding) }
 }
 
+/// A number without sign, zeros before it or anything else, and small enough for readers that count in signed numbers.
 fn canonical_number(digits: &[u8]) -> Option<u64> {
     let canonical = digits.iter().all(u8::is_ascii_digit) && (digits.first() != Some(&b'0') || digits.len() == 1);
-    if canonical { std::str::from_utf8(digits).ok()?.parse().ok() } else { None }
+    let number = if canonical { std::str::from_utf8(digits).ok()?.parse().ok()? } else { return None };
+    Some(number).filter(|number| i64::try_from(*number).is_ok())
 }
 
 fn check_method(method: &Method) -> Result<(), Refusal> {

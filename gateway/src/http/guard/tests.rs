@@ -109,7 +109,11 @@ fn transfer_encoding_is_one_chunked() {
 
 #[test]
 fn content_length_is_one_canonical_number() {
-    for value in ["010", "00", "+5", "-1", "0x10", "1_0", "5e0", "5.0", "5 5", "5,5", "5, 5", "", "18446744073709551616", "٥"] {
+    for value in ["010", "00", "+5", "-1", "0x10", "1_0", "5e0", "5.0", "5 5", "5,5", "5, 5", "", "٥"] {
+        refused(H11, "POST", "/", &[HOST_A, ("content-length", value)], Refusal::BadContentLength);
+    }
+    // hyper takes the largest two for something else, and a reader with signed numbers the upper half.
+    for value in ["9223372036854775808", "18446744073709551614", "18446744073709551615", "18446744073709551616"] {
         refused(H11, "POST", "/", &[HOST_A, ("content-length", value)], Refusal::BadContentLength);
     }
     refused(H11, "POST", "/", &[HOST_A, ("content-length", "5"), ("content-length", "6")], Refusal::BadContentLength);
