@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use weir_plugins::{Exchange, Outcome, Phase};
@@ -36,8 +36,8 @@ pub struct Finish {
     pub exchange: Option<Box<Exchange>>,
     /// Once routed.
     pub site: Option<Arc<Site>>,
-    /// The server that answered.
-    pub server: Option<u64>,
+    /// The server that answered, and how long a connection to it may be kept unused.
+    pub server: Option<(u64, Duration)>,
     /// The connection to give back to it.
     pub reuse: Option<Box<Connection>>,
     /// The request id as the upstream and the client see it.
@@ -98,8 +98,8 @@ impl Finish {
         record.bytes_in = bytes_in.load(Ordering::Relaxed);
         match end {
             End::Complete => {
-                if let (Some(server), Some(connection)) = (server, reuse) {
-                    worker.pool.keep(server, connection, Instant::now());
+                if let (Some((server, idle)), Some(connection)) = (server, reuse) {
+                    worker.pool.keep(server, connection, idle, Instant::now());
                 }
             }
             End::ClientGone if record.reason.is_empty() => "client_gone".clone_into(&mut record.reason),

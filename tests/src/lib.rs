@@ -4,7 +4,7 @@
 //! | to | see |
 //! |---|---|
 //! | run the gateway | [`Gateway`], [`Setup`] |
-//! | stand behind it | [`Upstream`], [`recording`] |
+//! | stand behind it | [`Upstream`], [`recording`], [`Hostile`], [`BlackHole`] |
 //! | talk to it | [`Request`], [`Connection`], [`h2`], [`tool`] |
 //! | make its files | [`tls`], [`geo`], [`wasm`], [`Scratch`] |
 //! | wait | [`eventually`] |
@@ -14,6 +14,7 @@ pub mod collector;
 pub mod gateway;
 pub mod geo;
 pub mod h2;
+pub mod hostile;
 pub mod load;
 pub mod recording;
 mod scratch;
@@ -27,6 +28,7 @@ pub mod wire;
 
 pub use client::{Answer, Connection, Request};
 pub use gateway::Gateway;
+pub use hostile::{BlackHole, Hostile};
 pub use scratch::Scratch;
 pub use setup::{Checked, Setup};
 pub use upstream::{Gate, Received, Reply, Upstream};

@@ -1,10 +1,30 @@
-//! Strict priority: the secondary serves while the primary cannot, and no longer.
+//! Strict priority: the secondary serves while the primary cannot, and no longer; a request is lost or sent twice only where it must be.
 
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
 use weir_tests::load::Load;
 use weir_tests::tls::{Authority, Kind};
-use weir_tests::{LONG, Request, Setup, Upstream, eventually};
+use weir_tests::{BlackHole, Connection, Gate, Gateway, Hostile, LONG, Reply, Request, Setup, Upstream, eventually};
 
-const HEALTH: &str = "health = { path = \"/health\", every = \"100ms\", timeout = \"500ms\", fall = 2, rise = 2 }";
+const HEALTH: &str = "health = { path = \"/health\", every = \"100ms\", timeout = \"500ms\", fall = 2, rise = 2 }\n\
+                      failback = { after = \"300ms\", ramp = \"200ms\" }";
+
+/// A server's state in the admin API.
+fn state(gateway: &Gateway, url: &str) -> Value {
+    let answer: Value = serde_json::from_slice(&gateway.admin("GET /v1/upstreams").body).unwrap();
+    let servers = answer["upstreams"][0]["servers"].as_array().unwrap();
+    servers.iter().find(|server| server["server"] == url).unwrap_or_else(|| panic!("{answer}")).clone()
+}
+
+fn outcomes(line: &Value) -> Vec<String> {
+    let attempts = line["attempts"].as_array().unwrap();
+    attempts.iter().map(|attempt| attempt["outcome"].as_str().unwrap().to_owned()).collect()
+}
 
 #[test]
 fn requests_move_to_the_secondary_and_return_when_the_primary_does() {
@@ -20,7 +40,7 @@ fn requests_move_to_the_secondary_and_return_when_the_primary_does() {
     }
 
     primary.restart();
-    eventually(LONG, "the primary serves again", || gateway.get("/").text() == "primary");
+    eventually(LONG, "the primary has all requests again", || state(&gateway, &primary.url())["state"] == "ready");
     for _ in 0..20 {
         assert_eq!(gateway.get("/").text(), "primary", "and does not flap");
     }
@@ -45,21 +65,280 @@ fn the_log_shows_every_attempt() {
 }
 
 #[test]
-fn a_primary_that_dies_under_load_costs_only_what_it_held() {
+fn a_primary_that_dies_under_load_costs_no_get() {
     let mut primary = Upstream::text("primary");
     let secondary = Upstream::text("secondary");
     let gateway = Setup::before_servers(&[(&primary.url(), 0), (&secondary.url(), 1)]).upstream(HEALTH).start();
-    let clients = 4;
-    let load = Load::start(gateway.plain(), clients, &Request::get("/"));
-    eventually(LONG, "traffic flows", || load.done() > 200);
-    primary.stop();
-    let before = load.done();
-    eventually(LONG, "traffic goes on", || load.done() > before + 500);
+    let load = Load::start(gateway.plain(), 4, &Request::get("/"));
+    for _ in 0..3 {
+        eventually(LONG, "the primary serves", || state(&gateway, &primary.url())["state"] == "ready");
+        let before = load.done();
+        eventually(LONG, "traffic flows", || load.done() > before + 200);
+        primary.stop();
+        let before = load.done();
+        eventually(LONG, "traffic goes on", || load.done() > before + 500);
+        primary.restart();
+    }
     let report = load.finish();
-    // A request that was on its way to the origin when it died may not be sent twice: at most one for each client.
-    assert!(report.failures.len() <= clients, "{:?}", report.failures);
-    assert!(report.failures.iter().all(|failure| failure == "502"), "{:?}", report.failures);
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
     assert!(secondary.count() > 100);
+}
+
+#[test]
+fn a_primary_that_dies_under_load_gets_no_post_twice() {
+    let mut primary = Upstream::text("primary");
+    let secondary = Upstream::text("secondary");
+    let gateway = Setup::before_servers(&[(&primary.url(), 0), (&secondary.url(), 1)]).upstream(HEALTH).start();
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let clients: Vec<_> = (0..4)
+        .map(|client| {
+            let (stop, done, address) = (Arc::clone(&stop), Arc::clone(&done), gateway.plain());
+            std::thread::spawn(move || {
+                let mut lost = Vec::new();
+                let mut connection = Connection::open(address).unwrap();
+                for number in 0.. {
+                    if stop.load(Ordering::SeqCst) {
+                        return lost;
+                    }
+                    let answer = connection.ask(&Request::post("/", "text/plain", format!("{client}-{number}"))).unwrap();
+                    if answer.status != 200 {
+                        lost.push(answer.status);
+                    }
+                    done.fetch_add(1, Ordering::SeqCst);
+                }
+                lost
+            })
+        })
+        .collect();
+    eventually(LONG, "traffic flows", || done.load(Ordering::SeqCst) > 200);
+    primary.stop();
+    let before = done.load(Ordering::SeqCst);
+    eventually(LONG, "traffic goes on", || done.load(Ordering::SeqCst) > before + 300);
+    stop.store(true, Ordering::SeqCst);
+    let lost: Vec<u16> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+    assert!(lost.len() <= 4 && lost.iter().all(|status| *status == 502), "only what the primary held: {lost:?}");
+    let mut seen = HashSet::new();
+    for request in primary.requests().iter().chain(&secondary.requests()).filter(|request| !request.body.is_empty()) {
+        assert!(seen.insert(request.body.clone()), "{:?} came twice", String::from_utf8_lossy(&request.body));
+    }
+}
+
+#[test]
+fn what_may_be_sent_again_is_decided_by_method_and_client() {
+    // Reads whole requests and ends the connection, with FIN or RST.
+    for abort in [false, true] {
+        let primary = Hostile::new(move |victim| {
+            victim.read()?;
+            if abort { victim.abort() } else { Ok(()) }
+        });
+        let secondary = Upstream::echo();
+        let servers = [(primary.url(), 0), (secondary.url(), 1)];
+        let servers: Vec<_> = servers.iter().map(|(url, priority)| (url.as_str(), *priority)).collect();
+        let gateway = Setup::before_servers(&servers).start();
+
+        let answer = gateway.get("/");
+        assert_eq!(answer.status, 200, "abort {abort}");
+        assert_eq!(outcomes(&gateway.log_of(&answer)), ["reset", "ok"]);
+
+        let post = Request::post("/", "text/plain", "x".repeat(5000));
+        let answer = gateway.ask(&post);
+        assert_eq!(answer.status, 502);
+        assert_eq!(gateway.log_of(&answer)["reason"], "upstream_reset");
+        assert_eq!(secondary.requests().iter().filter(|request| request.length > 0).count(), 0, "never twice");
+
+        let answer = gateway.ask(&post.clone().header("idempotency-key", "7"));
+        assert_eq!((answer.status, answer.body.len()), (200, 5000));
+
+        let large = Request::post("/", "text/plain", vec![b'x'; 100_000]).header("idempotency-key", "8");
+        assert_eq!(gateway.ask(&large).status, 502, "too large to be kept");
+
+        let gateway = Setup::before_servers(&servers).upstream("retry = { safe = false }").start();
+        assert_eq!(gateway.get("/").status, 502, "as the operator wants");
+        let gateway = Setup::before_servers(&servers).upstream("retry = { attempts = 0 }").start();
+        assert_eq!(gateway.get("/").status, 502, "as the operator wants");
+    }
+}
+
+#[test]
+fn a_response_that_broke_off_is_cut_and_never_sent_again() {
+    let primary = Upstream::scripted(|_| Reply::Last(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_vec()));
+    let secondary = Upstream::text("secondary");
+    let gateway = Setup::before_servers(&[(&primary.url(), 0), (&secondary.url(), 1)]).start();
+    let mut client = gateway.connect();
+    let broken = client.ask(&Request::get("/")).unwrap_err();
+    assert!(matches!(broken.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset), "{broken}");
+    assert_eq!((primary.count(), secondary.count()), (1, 0));
+}
+
+#[test]
+fn a_black_hole_costs_a_quarter_of_a_second_once() {
+    let mut primary = Upstream::text("primary");
+    let secondary = Upstream::text("secondary");
+    let gateway = Setup::before_servers(&[(&primary.url(), 0), (&secondary.url(), 1)]).start();
+    assert_eq!(gateway.get("/").text(), "primary");
+    primary.stop();
+    let _hole = BlackHole::at(primary.address());
+    let timed = || {
+        let started = Instant::now();
+        let answer = gateway.ask(&Request::post("/", "text/plain", "any method"));
+        assert_eq!(answer.text(), "secondary");
+        (started.elapsed(), outcomes(&gateway.log_of(&answer)))
+    };
+    let (took, tried) = timed();
+    assert!(took < Duration::from_millis(900), "{took:?}");
+    assert_eq!(tried, ["raced", "ok"]);
+    for _ in 0..50 {
+        assert_eq!(timed().1, ["ok"], "no other request finds out");
+    }
+    eventually(LONG, "the gateway finds out by itself", || state(&gateway, &primary.url())["state"] == "down");
+    assert_eq!(state(&gateway, &primary.url())["reason"], "connect_timeout");
+    for _ in 0..50 {
+        assert_eq!(timed().1, ["ok"], "nor later");
+    }
+}
+
+#[test]
+fn a_stalled_application_keeps_its_clients_until_it_has_stalled_for_too_long() {
+    for (stall, down) in [("60s", false), ("500ms", true)] {
+        let gate = Gate::default();
+        let hold = gate.clone();
+        let primary = Upstream::scripted(move |_| Reply::Behind(hold.clone(), Box::new(Reply::text("primary"))));
+        let secondary = Upstream::text("secondary");
+        let health = format!(
+            "health = {{ path = \"/\", every = \"50ms\", timeout = \"50ms\", stall = \"{stall}\", fall = 2, rise = 1 }}\n\
+             failback = {{ after = \"100ms\", ramp = \"100ms\" }}"
+        );
+        let gateway = Setup::before_servers(&[(&primary.url(), 0), (&secondary.url(), 1)]).upstream(&health).start();
+        let slow = |gateway: &Gateway| state(gateway, &primary.url())["counts"]["slow_probes"].as_u64().unwrap();
+        let waiting = std::thread::spawn({
+            let address = gateway.plain();
+            move || Connection::open(address).unwrap().ask(&Request::get("/")).unwrap().text()
+        });
+        eventually(LONG, "many probes were slow", || slow(&gateway) > 15);
+        assert_eq!(state(&gateway, &primary.url())["state"], if down { "down" } else { "ready" }, "stall = {stall}");
+        if down {
+            assert_eq!(state(&gateway, &primary.url())["reason"], "probe_stalled");
+            assert_eq!(gateway.get("/").text(), "secondary");
+        }
+        gate.open();
+        assert_eq!(waiting.join().unwrap(), "primary", "who waited is answered");
+        eventually(LONG, "the primary serves", || gateway.get("/").text() == "primary");
+    }
+}
+
+#[test]
+fn connections_that_end_as_they_are_used_again_cost_nothing_but_posts_that_left() {
+    // Answers one request, and ends the connection when the next one comes.
+    let origin = Hostile::new(|victim| {
+        victim.read()?;
+        victim.answer("once")?;
+        victim.read()?;
+        Ok(())
+    });
+    let gateway = Setup::before_servers(&[(&origin.url(), 0)]).start();
+    let mut client = gateway.connect();
+    for _ in 0..200 {
+        assert_eq!(client.ask(&Request::get("/")).unwrap().text(), "once");
+    }
+    let line = gateway.log_where(|line| line["attempts"][0]["outcome"] == "stale");
+    assert_eq!(outcomes(&line), ["stale", "ok"]);
+    let before = origin.count();
+    let statuses: Vec<_> = (0..50).map(|_| client.ask(&Request::post("/", "text/plain", "x")).unwrap().status).collect();
+    assert!(statuses.iter().all(|status| matches!(status, 200 | 502)), "{statuses:?}");
+    assert_eq!(origin.count() - before, 50, "every POST was sent once");
+    assert_eq!(state(&gateway, &origin.url())["state"], "ready", "that is no outage");
+}
+
+#[test]
+fn connections_that_were_closed_in_time_cost_nothing_at_all() {
+    // Ends every connection after its answer without saying so.
+    let origin = Upstream::scripted(|_| Reply::Last(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_vec()));
+    let gateway = Setup::before(&origin).start();
+    let mut client = gateway.connect();
+    for _ in 0..200 {
+        assert_eq!(client.ask(&Request::get("/")).unwrap().text(), "ok");
+    }
+    assert_eq!(origin.accepted(), origin.count());
+}
+
+#[test]
+fn a_flapping_primary_is_left_once() {
+    let up = Arc::new(AtomicBool::new(true));
+    let answers = Arc::clone(&up);
+    let primary = Upstream::scripted(move |_| {
+        if answers.load(Ordering::SeqCst) { Reply::text("primary") } else { Reply::with("503 Service Unavailable", &[], "") }
+    });
+    let secondary = Upstream::text("secondary");
+    let health = "health = { path = \"/health\", every = \"20ms\", timeout = \"1s\", fall = 2, rise = 3 }\n\
+                  failback = { after = \"1s\", ramp = \"1ms\" }";
+    let gateway = Setup::before_servers(&[(&primary.url(), 0), (&secondary.url(), 1)]).upstream(health).start();
+    let (started, mut switches, mut last) = (Instant::now(), 0, String::from("primary"));
+    while started.elapsed() < Duration::from_secs(5) {
+        up.store(started.elapsed().as_millis() % 400 < 200, Ordering::SeqCst);
+        let text = gateway.get("/").text();
+        if !text.is_empty() && text != last {
+            switches += 1;
+            last = text;
+        }
+    }
+    assert!(switches <= 2, "{switches} switches");
+    up.store(true, Ordering::SeqCst);
+    eventually(LONG, "in the end the primary serves", || gateway.get("/").text() == "primary");
+}
+
+#[test]
+fn a_primary_comes_back_bit_by_bit() {
+    let mut primary = Upstream::text("primary");
+    let secondary = Upstream::text("secondary");
+    let health = "health = { path = \"/health\", every = \"50ms\", timeout = \"1s\", fall = 1, rise = 1 }\n\
+                  failback = { after = \"100ms\", ramp = \"3s\" }";
+    let gateway = Setup::before_servers(&[(&primary.url(), 0), (&secondary.url(), 1)]).upstream(health).start();
+    primary.stop();
+    eventually(LONG, "the primary is down", || state(&gateway, &primary.url())["state"] == "down");
+    primary.restart();
+    eventually(LONG, "the primary gets its first requests", || gateway.get("/").text() == "primary");
+    let condition = state(&gateway, &primary.url());
+    assert_eq!(condition["state"], "ramping", "{condition}");
+    let share = condition["share"].as_f64().unwrap();
+    assert!((0.1..1.0).contains(&share), "{condition}");
+    let by_secondary = (0..20).filter(|_| gateway.get("/").text() == "secondary").count();
+    assert!(by_secondary > 0, "the secondary takes the rest");
+    eventually(LONG, "the ramp ends", || state(&gateway, &primary.url())["state"] == "ready");
+    assert!((0..20).all(|_| gateway.get("/").text() == "primary"));
+}
+
+#[test]
+fn a_held_primary_serves_at_once_when_the_secondary_cannot() {
+    let mut primary = Upstream::text("primary");
+    let mut secondary = Upstream::text("secondary");
+    let health = "health = { path = \"/health\", every = \"50ms\", timeout = \"1s\", fall = 1, rise = 1 }\n\
+                  failback = { after = \"1h\" }";
+    let gateway = Setup::before_servers(&[(&primary.url(), 0), (&secondary.url(), 1)]).upstream(health).start();
+    primary.stop();
+    eventually(LONG, "the primary is down", || state(&gateway, &primary.url())["state"] == "down");
+    primary.restart();
+    eventually(LONG, "the primary is held", || state(&gateway, &primary.url())["state"] == "held");
+    assert_eq!(gateway.get("/").text(), "secondary");
+    secondary.stop();
+    assert_eq!(gateway.get("/").text(), "primary");
+}
+
+#[test]
+fn without_probes_no_request_finds_out_that_a_server_is_back() {
+    let mut primary = Upstream::text("primary");
+    let secondary = Upstream::text("secondary");
+    let gateway = Setup::before_servers(&[(&primary.url(), 0), (&secondary.url(), 1)])
+        .upstream("failback = { after = \"100ms\", ramp = \"100ms\" }")
+        .start();
+    primary.stop();
+    assert_eq!(gateway.get("/").text(), "secondary");
+    eventually(LONG, "the primary is down", || state(&gateway, &primary.url())["state"] == "down");
+    primary.restart();
+    eventually(LONG, "the primary serves again", || {
+        let answer = gateway.get("/");
+        assert_eq!(outcomes(&gateway.log_of(&answer)), ["ok"], "no request is a probe");
+        answer.text() == "primary"
+    });
 }
 
 #[test]
@@ -73,11 +352,46 @@ fn when_nobody_is_up_the_answer_says_so_at_once() {
         assert!(answer.status == 502 || answer.status == 503, "{answer:?}");
         gateway.log_of(&answer)["reason"] == "no_healthy_server"
     });
-    let answer = gateway.get("/");
-    assert_eq!(answer.status, 503);
-    assert!(answer.header("retry-after").is_some());
+    let mut client = gateway.connect();
+    let mut times: Vec<_> = (0..100)
+        .map(|_| {
+            let started = Instant::now();
+            let answer = client.ask(&Request::get("/")).unwrap();
+            assert_eq!(answer.status, 503);
+            assert!(answer.header("retry-after").is_some());
+            started.elapsed()
+        })
+        .collect();
+    times.sort();
+    assert!(times[50] < Duration::from_millis(5), "{:?}", times[50]);
     only.restart();
     eventually(LONG, "the server is known to be up", || gateway.get("/").status == 200);
+}
+
+#[test]
+fn interim_answers_are_no_answer_and_do_no_harm() {
+    let origin = Hostile::new(|victim| {
+        while victim.read()?.is_some() {
+            for _ in 0..1000 {
+                victim.send("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n")?;
+            }
+            victim.answer("at last")?;
+        }
+        Ok(())
+    });
+    let gateway = Setup::before_servers(&[(&origin.url(), 0)]).start();
+    let mut client = gateway.connect();
+    assert!((0..3).all(|_| client.ask(&Request::get("/")).unwrap().text() == "at last"));
+    let endless = Hostile::new(|victim| {
+        victim.read()?;
+        loop {
+            victim.send("HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100))?;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let gateway = Setup::before_servers(&[(&endless.url(), 0)]).upstream("timeouts = { first_byte = \"500ms\" }").start();
+    let answer = gateway.get("/");
+    assert_eq!((answer.status, &gateway.log_of(&answer)["reason"]), (504, &"upstream_timeout".into()));
 }
 
 #[test]

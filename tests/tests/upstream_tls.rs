@@ -72,6 +72,11 @@ fn the_certificate_an_operator_names_is_trusted_and_http_2_loses_nothing_when_co
     eventually(LONG, "many connections of a hundred requests have ended", || load.done() > 3000);
     let report = load.finish();
     assert!(report.failures.is_empty(), "{:?}", report.failures.first());
+    // What the server says it did not look at is sent again, whatever it is.
+    let load = Load::start(gateway.plain(), 8, &Request::post("/", "text/plain", "x".repeat(2000)));
+    eventually(LONG, "many connections of a hundred POSTs have ended", || load.done() > 3000);
+    let report = load.finish();
+    assert!(report.failures.is_empty(), "{:?}", report.failures.first());
 }
 
 #[test]

@@ -23,6 +23,7 @@ use crate::observe::metrics;
 use crate::runtime::builder::Event;
 use crate::runtime::plugins::{Row, Status};
 use crate::runtime::worker::Shared;
+use crate::upstream::report;
 
 /// What the API answers from.
 #[derive(Debug)]
@@ -128,7 +129,13 @@ async fn readyz(Extracted(state): Extracted<Arc<State>>) -> Response {
 async fn metrics_text(Extracted(state): Extracted<Arc<State>>) -> Response {
     let extra = state.shared.host.plugin_counters();
     let extra = extra.into_iter().map(|(plugin, name, label, value)| (name, label, plugin, value));
+    let groups = &state.shared.snapshot.load_full().groups;
+    let now = std::time::Instant::now();
+    for server in groups.iter().flat_map(|group| &group.servers) {
+        state.shared.recorder.metrics().upstream_healthy(&server.group, &server.label, server.is_eligible(now));
+    }
     let mut text = state.shared.recorder.metrics().render_with(extra);
+    report::metrics(groups, now, &mut text);
     let refused = state.shared.refused.load(std::sync::atomic::Ordering::Relaxed);
     text.push_str("# HELP weir_connections_over_limit_total Connections closed because there were too many.\n");
     text.push_str("# TYPE weir_connections_over_limit_total counter\n");
@@ -161,24 +168,7 @@ async fn show_config(Extracted(state): Extracted<Arc<State>>) -> Json<Value> {
 
 async fn upstreams(Extracted(state): Extracted<Arc<State>>) -> Json<Value> {
     let now = std::time::Instant::now();
-    let groups: Vec<_> = state
-        .shared
-        .snapshot
-        .load_full()
-        .groups
-        .iter()
-        .map(|group| {
-            let servers: Vec<_> = group
-                .servers
-                .iter()
-                .map(|server| {
-                    json!({ "server": &*server.label, "priority": server.priority, "eligible": server.is_eligible(now),
-                    "addresses": *server.addresses() })
-                })
-                .collect();
-            json!({ "name": &*group.name, "servers": servers, "checked": group.health.is_some() })
-        })
-        .collect();
+    let groups: Vec<_> = state.shared.snapshot.load_full().groups.iter().map(|group| report::json(group, now)).collect();
     Json(json!({ "upstreams": groups }))
 }
 

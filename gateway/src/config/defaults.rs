@@ -42,6 +42,8 @@ pub(super) const POLICY_MEMORY: usize = 64 << 20;
 
 // A connect takes one round trip, and one lost packet another second: later the next server is the better bet.
 pub(super) const CONNECT: Duration = Duration::from_secs(1);
+// Twice what a connection over a continent takes with TLS; two racing servers stay below half a second.
+pub(super) const RACE: Duration = Duration::from_millis(250);
 // Reports of a protected application take tens of seconds; nginx waits as long.
 pub(super) const FIRST_BYTE: Duration = Duration::from_secs(60);
 // Shorter than what servers usually keep, so that they rarely close a connection just as it is reused.
@@ -51,6 +53,13 @@ pub(super) const UPSTREAM_IDLE: Duration = Duration::from_secs(30);
 pub(super) const RETRY_ATTEMPTS: u32 = 2;
 // At worst a fifth more load on upstreams that are already failing.
 pub(super) const RETRY_BUDGET: f64 = 0.2;
+// A server that dies must not cost the GETs it held; the methods that may be repeated are those that HTTP defines as safe.
+pub(super) const RETRY_SAFE: bool = true;
+
+// A restarting server is good for a moment and gone again; agents that move twice are worse off than agents that move late.
+pub(super) const FAILBACK_AFTER: Duration = Duration::from_secs(10);
+// Cold caches and connection pools get a tenth of the load first.
+pub(super) const FAILBACK_RAMP: Duration = Duration::from_secs(10);
 
 // With two failures needed, a dead server is known within about four seconds.
 pub(super) const HEALTH_EVERY: Duration = Duration::from_secs(2);
@@ -60,3 +69,5 @@ pub(super) const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) const HEALTH_FALL: u32 = 2;
 // Coming back is slower than going, so that a restarting server does not flap.
 pub(super) const HEALTH_RISE: u32 = 3;
+// An application pool that is recycled stalls for 30 to 45 s every hour or so: that is no outage.
+pub(super) const HEALTH_STALL: Duration = Duration::from_secs(60);

@@ -35,4 +35,4 @@ pub use policy::{Mode, OnError, Policy, PolicyLimits};
 pub use resolve::{Config, load, parse};
 pub use server::{AccessLog, AdminAddress, Server, Telemetry};
 pub use site::Site;
-pub use upstream::{Health, Retry, Timeouts, Upstream, UpstreamServer, UpstreamTls};
+pub use upstream::{Failback, Health, MAX_RETRY_ATTEMPTS, Retry, Timeouts, Upstream, UpstreamServer, UpstreamTls};

@@ -29,6 +29,8 @@ pub struct Upstream {
     pub timeouts: Timeouts,
     /// When to try another server.
     pub retry: Retry,
+    /// How a server that was down comes back.
+    pub failback: Failback,
     /// Where it is configured.
     pub at: Location,
 }
@@ -68,6 +70,8 @@ pub struct Health {
     pub fall: u32,
     /// Good probes in a row that bring it back. Default 3.
     pub rise: u32,
+    /// How long probes may connect and get no answer before the server is ineligible. Default 60 s.
+    pub stall: Duration,
 }
 
 /// How long to wait for a server.
@@ -75,6 +79,8 @@ pub struct Health {
 pub struct Timeouts {
     /// TCP and TLS. Default 1 s.
     pub connect: Duration,
+    /// How long a request waits for one server's connection before the next server is tried beside it. Default 250 ms.
+    pub race: Duration,
     /// From the request sent to the response head. Default 60 s.
     pub first_byte: Duration,
     /// How long an unused connection is kept for the next request. Default 30 s.
@@ -83,7 +89,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: defaults::CONNECT, first_byte: defaults::FIRST_BYTE, idle: defaults::UPSTREAM_IDLE }
+        Self { connect: defaults::CONNECT, race: defaults::RACE, first_byte: defaults::FIRST_BYTE, idle: defaults::UPSTREAM_IDLE }
     }
 }
 
@@ -92,13 +98,33 @@ impl Default for Timeouts {
 pub struct Retry {
     /// Further attempts after the first failed, 0 to 10. Default 2; 0 never tries again.
     pub attempts: u32,
-    /// Retries as a share of requests, 0 to 1. Default 0.2.
+    /// Retries of requests that a server may have seen, as a share of requests, 0 to 1. Default 0.2.
     pub budget: f64,
+    /// Whether a request that may be repeated is sent again when its connection ended without an answer. Default true.
+    pub safe: bool,
+}
+
+/// Most that `retry.attempts` can be.
+pub const MAX_RETRY_ATTEMPTS: u32 = 10;
+
+/// How a server that was down comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failback {
+    /// How long it must have been good before it is preferred again; doubled, up to 5 min, while it flaps. Default 10 s.
+    pub after: Duration,
+    /// From then, how long until it gets all requests again. Default 10 s.
+    pub ramp: Duration,
+}
+
+impl Default for Failback {
+    fn default() -> Self {
+        Self { after: defaults::FAILBACK_AFTER, ramp: defaults::FAILBACK_RAMP }
+    }
 }
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { attempts: defaults::RETRY_ATTEMPTS, budget: defaults::RETRY_BUDGET }
+        Self { attempts: defaults::RETRY_ATTEMPTS, budget: defaults::RETRY_BUDGET, safe: defaults::RETRY_SAFE }
     }
 }
 
@@ -115,6 +141,7 @@ pub(super) fn upstream(name: Arc<str>, mut reader: Reader<'_, '_>) -> Option<Ups
         health: reader.table("health").and_then(health),
         timeouts: reader.table("timeouts").map(timeouts).unwrap_or_default(),
         retry: reader.table("retry").map(retry).unwrap_or_default(),
+        failback: reader.table("failback").map(failback).unwrap_or_default(),
         at: reader.at(),
         servers,
     };
@@ -186,6 +213,7 @@ fn health(mut reader: Reader<'_, '_>) -> Option<Health> {
         expect: reader.optional("expect", values::text),
         fall: reader.or("fall", defaults::HEALTH_FALL, values::count(1..=100)),
         rise: reader.or("rise", defaults::HEALTH_RISE, values::count(1..=100)),
+        stall: reader.or("stall", defaults::HEALTH_STALL, values::duration),
     };
     reader.finish();
     path.map(|_| health)
@@ -202,6 +230,7 @@ fn timeouts(mut reader: Reader<'_, '_>) -> Timeouts {
     let default = Timeouts::default();
     let timeouts = Timeouts {
         connect: reader.or("connect", default.connect, values::duration),
+        race: reader.or("race", default.race, values::duration),
         first_byte: reader.or("first_byte", default.first_byte, values::duration),
         idle: reader.or("idle", default.idle, values::duration),
     };
@@ -212,9 +241,20 @@ fn timeouts(mut reader: Reader<'_, '_>) -> Timeouts {
 fn retry(mut reader: Reader<'_, '_>) -> Retry {
     let default = Retry::default();
     let retry = Retry {
-        attempts: reader.or("attempts", default.attempts, values::count(0..=10)),
+        attempts: reader.or("attempts", default.attempts, values::count(0..=u64::from(MAX_RETRY_ATTEMPTS))),
         budget: reader.or("budget", default.budget, values::ratio),
+        safe: reader.or("safe", default.safe, values::boolean),
     };
     reader.finish();
     retry
+}
+
+fn failback(mut reader: Reader<'_, '_>) -> Failback {
+    let default = Failback::default();
+    let failback = Failback {
+        after: reader.or("after", default.after, values::duration),
+        ramp: reader.or("ramp", default.ramp, values::duration),
+    };
+    reader.finish();
+    failback
 }

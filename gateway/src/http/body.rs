@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
@@ -16,6 +17,7 @@ use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::time::{Sleep, sleep};
 
+use super::replay::{Kept, Replay};
 use crate::finish::{End, Finish};
 use crate::http::guard::chunks::BadChunk;
 use crate::http::upgrade::Tunnel;
@@ -123,6 +125,8 @@ pub struct RequestBody {
     trailers: Option<HeaderMap>,
     read: Arc<AtomicU64>,
     stall: Stall,
+    /// Where what is sent is kept, and the rest returns to, while the request may be sent again.
+    replay: Option<Rc<Replay>>,
 }
 
 /// Fires when nothing moved for a while. Armed only while waiting, so a body that is there costs no timer.
@@ -152,7 +156,7 @@ impl RequestBody {
     #[must_use]
     pub fn new(incoming: ClientBody, read: Arc<AtomicU64>, idle: Duration) -> Self {
         let incoming = Some(incoming).filter(|body| !body.is_end_stream());
-        Self { prefix: VecDeque::new(), incoming, trailers: None, read, stall: Stall::new(idle) }
+        Self { prefix: VecDeque::new(), incoming, trailers: None, read, stall: Stall::new(idle), replay: None }
     }
 
     /// Reads up to `window` bytes and keeps them for sending. Answers them in one piece, and whether that is all of the body.
@@ -186,12 +190,32 @@ impl RequestBody {
         self.incoming.as_ref().map(|_| Arc::clone(&self.read))
     }
 
-    /// The same body once more, when there is nothing in it.
+    /// Keeps what is sent from now on, so that the body can be sent again. `None` when it is known to be too large for that.
     #[must_use]
-    pub fn repeated(&self) -> Option<Self> {
-        let stall = Stall::new(self.stall.limit);
-        let (prefix, read) = (VecDeque::new(), Arc::clone(&self.read));
-        self.is_end_stream().then(|| Self { prefix, incoming: None, trailers: None, read, stall })
+    pub fn keep(&mut self) -> Option<Kept> {
+        let (read, idle) = (Arc::clone(&self.read), self.stall.limit);
+        if self.is_end_stream() {
+            return Some(Kept::empty(read, idle));
+        }
+        let replay = Replay::for_size(self.size_hint().lower())?;
+        self.replay = Some(Rc::clone(&replay));
+        Some(Kept::of(replay, read, idle))
+    }
+
+    /// The body that was kept: what was sent of it, then the rest.
+    #[must_use]
+    pub(super) fn again(rest: Rest, read: Arc<AtomicU64>, idle: Duration) -> Self {
+        let Rest { prefix, incoming, trailers } = rest;
+        Self { prefix, incoming, trailers, read, stall: Stall::new(idle), replay: None }
+    }
+
+    /// Notes a frame that is being sent.
+    fn keep_frame(&mut self, frame: &Frame<Bytes>) {
+        if let Some(replay) = &self.replay
+            && !replay.keep(frame)
+        {
+            self.replay = None;
+        }
     }
 
     fn is_read(&self) -> bool {
@@ -228,10 +252,14 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let body = self.get_mut();
         if let Some(bytes) = body.prefix.pop_front() {
-            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            let frame = Frame::data(bytes);
+            body.keep_frame(&frame);
+            return Poll::Ready(Some(Ok(frame)));
         }
         let Some(incoming) = &mut body.incoming else {
-            return Poll::Ready(body.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+            let frame = body.trailers.take().map(Frame::trailers);
+            frame.iter().for_each(|frame| body.keep_frame(frame));
+            return Poll::Ready(frame.map(Ok));
         };
         match Pin::new(incoming).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -239,9 +267,13 @@ impl Body for RequestBody {
                 if let Some(data) = frame.data_ref() {
                     body.read.fetch_add(data.len() as u64, Ordering::Relaxed);
                 }
+                body.keep_frame(&frame);
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error))),
+            Poll::Ready(Some(Err(error))) => {
+                body.replay = None;
+                Poll::Ready(Some(Err(error)))
+            }
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
                 ready!(body.stall.poll_stalled(context));
@@ -263,6 +295,23 @@ impl Body for RequestBody {
             hint.set_upper(held + upper);
         }
         hint
+    }
+}
+
+/// What is not sent yet of a request body.
+#[derive(Debug, Default)]
+pub(super) struct Rest {
+    pub(super) prefix: VecDeque<Bytes>,
+    pub(super) incoming: Option<ClientBody>,
+    pub(super) trailers: Option<HeaderMap>,
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(replay) = self.replay.take() {
+            let (prefix, incoming) = (std::mem::take(&mut self.prefix), self.incoming.take());
+            replay.give_back(Rest { prefix, incoming, trailers: self.trailers.take() });
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! HTTP between two connections: what is refused, what is stripped and added, how bodies flow.
 //!
 //! [`guard`] refuses ambiguous heads, [`authority`] reads hosts, [`hop`] and [`forwarded`] edit headers, [`body`] carries bodies both
-//! ways and notices their end, [`upgrade`] joins two connections, [`respond`] is the only place that makes responses.
+//! ways and notices their end, [`replay`] keeps what may be sent again, [`upgrade`] joins two connections, [`respond`] is the only place that makes responses.
 
 pub mod authority;
 pub mod body;
 pub mod forwarded;
 pub mod guard;
 pub mod hop;
+pub mod replay;
 pub mod respond;
 pub mod upgrade;

@@ -72,20 +72,31 @@ pub struct Unanswered {
     pub error: Error,
     /// Bytes of it that were handed to the socket.
     pub sent: u64,
+    /// Whether any of its body was taken.
+    pub begun: bool,
     /// The request. Its body is what is left of it.
     pub request: Request<RequestBody>,
 }
 
-/// Sends a request and waits for the head of its answer; `limit` is on silence, not on the whole.
+/// How a request is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// How long the server may be silent, once nothing is sent any more.
+    pub limit: Duration,
+    /// Whether the body is left alone until the socket has taken the head.
+    pub head_first: bool,
+}
+
+/// Sends a request and waits for the head of its answer.
 ///
 /// # Errors
 /// The request, and why it has no answer.
 pub async fn send(
     connection: Box<Connection>,
     request: Request<RequestBody>,
-    limit: Duration,
+    manner: Manner,
 ) -> Result<Response<ResponseBytes>, Box<Unanswered>> {
-    let mut sending = Sending::new(connection, request, limit);
+    let mut sending = Sending::new(connection, request, manner);
     match poll_fn(|context| sending.poll(context)).await {
         Ok(head) => Ok(sending.answered(head)),
         Err(error) => Err(Box::new(sending.unanswered(error))),
@@ -103,15 +114,16 @@ struct Sending {
 }
 
 impl Sending {
-    fn new(mut connection: Box<Connection>, request: Request<RequestBody>, limit: Duration) -> Self {
+    fn new(mut connection: Box<Connection>, request: Request<RequestBody>, manner: Manner) -> Self {
         let (parts, body) = request.into_parts();
         let framing = request_framing(&parts, &body);
         connection.deadline.moved();
         connection.wire.begin();
         head::write_request(connection.wire.output(), &parts, framing);
         let held = parts.headers.contains_key(EXPECT) && !body.is_end_stream();
-        let upload = Upload { body, framing, held, over: false, trailers: announced(&parts.headers) };
-        Self { connection, parts, upload, limit, quiet: None, interim: 0 }
+        let trailers = announced(&parts.headers);
+        let upload = Upload { body, framing, held, head_first: manner.head_first, begun: false, over: false, trailers };
+        Self { connection, parts, upload, limit: manner.limit, quiet: None, interim: 0 }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<response::Head, Error>> {
@@ -144,7 +156,8 @@ impl Sending {
             }
             match wire.poll_fill(context) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Error::Reset)),
-                Poll::Ready(Ok(_)) => self.quiet = None,
+                // A head that comes drop by drop is no progress: the limit holds for all of it.
+                Poll::Ready(Ok(_)) => {}
                 Poll::Pending if unheard => return Poll::Ready(Err(Error::Reset)),
                 Poll::Pending => return self.poll_quiet(context),
             }
@@ -186,7 +199,7 @@ impl Sending {
 
     fn unanswered(self, error: Error) -> Unanswered {
         let sent = self.connection.wire.sent();
-        Unanswered { error, sent, request: Request::from_parts(self.parts, self.upload.body) }
+        Unanswered { error, sent, begun: self.upload.begun, request: Request::from_parts(self.parts, self.upload.body) }
     }
 }
 
@@ -236,12 +249,20 @@ struct Upload {
     framing: Option<Framing>,
     /// Whether the body waits for the server's word.
     held: bool,
+    /// Whether it waits for the socket to take the head.
+    head_first: bool,
+    /// Whether any of it was taken.
+    begun: bool,
     over: bool,
     trailers: Option<HeaderValue>,
 }
 
 impl Upload {
     fn poll(&mut self, wire: &mut Wire, context: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
+        if self.head_first {
+            ready!(wire.poll_send(context)).map_err(|_| UploadError::Connection)?;
+            self.head_first = false;
+        }
         loop {
             let mut waits = self.held;
             while !self.over && !waits && !wire.is_full() {
@@ -249,6 +270,7 @@ impl Upload {
                     self.over = true;
                     break;
                 }
+                self.begun = true;
                 match Pin::new(&mut self.body).poll_frame(context) {
                     Poll::Ready(Some(Ok(frame))) => self.write(wire, frame),
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(UploadError::Body(error))),

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::header::HOST;
+use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, Uri, Version};
@@ -251,12 +251,13 @@ async fn relay(
     upgrading: bool,
 ) -> Result<Answer, Failure> {
     let Some(finish) = flight.0.as_deref_mut() else { return Err(Failure::ClientBody) };
-    let (mut head, incoming) = answered.response.into_parts();
+    let Answered { response, server, idle: kept_for } = answered;
+    let (mut head, incoming) = response.into_parts();
     let switching = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
     if switching && !upgrading {
         return Err(Failure::Attempt(crate::upstream::AttemptError::BadResponse));
     }
-    finish.server = Some(answered.server);
+    finish.server = Some((server, kept_for));
     hop::strip(&mut head.headers, switching);
     if let Some(reply) = policies::response(site, finish, &mut head).await? {
         return Ok(Answer::Reply(reply));

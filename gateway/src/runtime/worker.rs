@@ -67,8 +67,6 @@ pub struct Handle {
 
 /// How often idle connections and retired instances are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// Idle connections are closed after this in any case; groups close theirs earlier.
-const MAX_IDLE: Duration = Duration::from_secs(90);
 
 impl Worker {
     /// The current state of the world.
@@ -160,7 +158,7 @@ async fn work(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command
                 Some(Command::Drain) | None => break,
             },
             _ = sweep.tick() => {
-                worker.pool.sweep(MAX_IDLE, Instant::now());
+                worker.pool.sweep(Instant::now());
                 weir_plugins::sweep();
             }
         }

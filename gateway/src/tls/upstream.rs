@@ -10,7 +10,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 
 use super::pinned::Verifier;
 use crate::config::{self, Scheme, Url};
-use crate::upstream::group::ServerTls;
+use crate::upstream::server::ServerTls;
 
 /// Makes the TLS side of an upstream's servers; `None` for plain ones.
 ///

@@ -3,17 +3,18 @@
 use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::header::HOST;
 use http::uri::Scheme;
-use http::{Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri};
 
-use super::connect::{ConnectError, Sender, connect};
-use super::group::{Group, Server};
-use super::pool::Pool;
+use super::connect::{ConnectError, Sender};
+use http_body::Body as _;
+
 use crate::http::body::{BodyError, RequestBody, UpstreamBody};
-use crate::http1::client::{self, Unanswered};
+use crate::http::replay;
+use crate::http1::client::{self, Connection, Unanswered};
 
 /// Why an attempt gave no response head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,82 +87,110 @@ pub struct Answered {
     pub response: Response<UpstreamBody>,
     /// The server's id.
     pub server: u64,
+    /// How long a connection to it may be kept unused.
+    pub idle: Duration,
 }
 
-/// An attempt that failed, and the request when it is proven unsent.
+/// An attempt that failed, and what is proven of it.
 #[derive(Debug)]
 pub struct Failed {
     /// Why.
     pub error: AttemptError,
-    /// The request, for another attempt.
-    pub unsent: Option<Box<Request<RequestBody>>>,
+    /// What became of the request.
+    pub fate: Fate,
 }
 
-/// Sends a request to a server over a pooled or a new connection. A pooled connection that turns out to be closed before anything was
-/// sent is replaced by a new one without counting as a failure.
+/// What a failed attempt did with the request.
+#[derive(Debug)]
+pub enum Fate {
+    /// Nothing of it was sent: here it is.
+    Unsent(Box<Request<RequestBody>>),
+    /// Some of it was sent, and the server says that it did not process it.
+    Refused,
+    /// Some of it was sent, and the connection ended without an answer. The request, when all of it is still here.
+    Unanswered(Option<Box<Request<RequestBody>>>),
+    /// The answer had begun, was late or was wrong, or the client's body failed: it is not sent again.
+    Final,
+}
+
+/// How a request is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long the server may be silent.
+    pub first_byte: Duration,
+    /// How long the connection may be kept unused afterwards.
+    pub idle: Duration,
+}
+
+/// Sends a request over a connection and waits for the head of its response.
 ///
 /// # Errors
-/// Why there is no response head; with the request when nothing of it was sent.
-pub async fn attempt(
-    pool: &Pool,
-    group: &Group,
-    server: &Arc<Server>,
-    request: Request<RequestBody>,
-) -> Result<Answered, Failed> {
-    let mut request = request;
-    if let Some(sender) = pool.take(server.id, group.timeouts.idle, Instant::now()) {
-        match send(server, sender, request, group.timeouts.first_byte).await {
-            Err(Failed { error: AttemptError::Reset, unsent: Some(unsent) }) => request = *unsent,
-            done => return done,
-        }
-    }
-    let sender = match connect(server, group.timeouts.connect).await {
-        Ok(sender) => sender,
-        Err(error) => {
-            server.on_connect_failure();
-            return Err(Failed { error: AttemptError::Connect(error), unsent: Some(Box::new(request)) });
-        }
-    };
-    server.on_connect_success();
-    if let Sender::Http2(sender) = &sender {
-        pool.share(server.id, sender);
-    }
-    send(server, sender, request, group.timeouts.first_byte).await
-}
-
-async fn send(server: &Arc<Server>, sender: Sender, request: Request<RequestBody>, limit: Duration) -> Result<Answered, Failed> {
+/// Why there is none, and what became of the request.
+pub async fn attempt(server: u64, sender: Sender, request: Request<RequestBody>, limits: Limits) -> Result<Answered, Failed> {
+    let limit = limits.first_byte;
     match sender {
-        Sender::Http1(connection) => match client::send(connection, request, limit).await {
-            Ok(response) => Ok(Answered { response: response.map(UpstreamBody::Http1), server: server.id }),
-            Err(unanswered) => Err(unanswered_http1(*unanswered)),
-        },
+        Sender::Http1(connection) => {
+            let response = over_http1(connection, request, limit).await?;
+            Ok(Answered { response, server, idle: limits.idle })
+        }
         Sender::Http2(mut sender) => {
             if !sender.is_ready()
                 && let Err(error) = ready(&tokio::time::timeout(limit, sender.ready()).await)
             {
-                return Err(Failed { error, unsent: Some(Box::new(request)) });
+                return Err(Failed { error, fate: Fate::Unsent(Box::new(request)) });
             }
-            let late = Failed { error: AttemptError::FirstByteTimeout, unsent: None };
             let progress = request.body().progress();
-            let again = Again::of(&request);
-            let sent = answered(sender.try_send_request(for_http2(request)), limit, progress).await.ok_or(late)?;
-            match sent {
-                Ok(response) => Ok(Answered { response: response.map(UpstreamBody::Http2), server: server.id }),
-                Err(error) => {
-                    let is_refused = is_refused(&error);
-                    let mut failed = failed(error);
-                    if failed.unsent.is_none() && failed.error == AttemptError::Reset {
-                        failed.unsent = again.and_then(|again| again.unless_processed(is_refused));
-                    }
-                    Err(failed)
-                }
-            }
+            let request = for_http2(request);
+            let sent = answered(sender.try_send_request(request), limit, progress).await.ok_or_else(Failed::late)?;
+            let response = sent.map_err(Failed::of)?;
+            Ok(Answered { response: response.map(UpstreamBody::Http2), server, idle: limits.idle })
         }
     }
 }
 
+/// Over HTTP/1 it is known which bytes were sent, and the request comes back.
+async fn over_http1(
+    connection: Box<Connection>,
+    mut request: Request<RequestBody>,
+    limit: Duration,
+) -> Result<Response<UpstreamBody>, Failed> {
+    let has_body = !request.body().is_end_stream();
+    let kept = if has_body { request.body_mut().keep() } else { None };
+    // A body that is too large to be kept stays whole until the connection has proven to take its head.
+    let manner = client::Manner { limit, head_first: has_body && kept.is_none() };
+    let Unanswered { error, sent, begun, request } = match client::send(connection, request, manner).await {
+        Ok(response) => return Ok(response.map(UpstreamBody::Http1)),
+        Err(unanswered) => *unanswered,
+    };
+    let error = match error {
+        client::Error::Reset => AttemptError::Reset,
+        client::Error::BadResponse => AttemptError::BadResponse,
+        client::Error::Timeout => AttemptError::FirstByteTimeout,
+        client::Error::ClientBody => AttemptError::ClientBody,
+        client::Error::ClientBodyStalled => AttemptError::ClientBodyStalled,
+    };
+    if error != AttemptError::Reset {
+        return Err(Failed { error, fate: Fate::Final });
+    }
+    let (parts, body) = request.into_parts();
+    let body = match kept {
+        None => (!begun).then_some(body),
+        Some(kept) => {
+            drop(body);
+            kept.again()
+        }
+    };
+    let request = body.map(|body| Box::new(Request::from_parts(parts, body)));
+    let fate = match request {
+        Some(request) if sent == 0 => Fate::Unsent(request),
+        request => Fate::Unanswered(request),
+    };
+    Err(Failed { error, fate })
+}
+
 /// Waits for the response head. The limit is on silence: while the request's body still moves, the server owes no answer yet, however
-/// long the upload takes. `None` when nothing moved and nothing came for the limit.
+/// long the upload takes. Interim answers (1xx) are no answer and move no limit, so that any number of them has an end. `None` when
+/// nothing moved and nothing came for the limit.
 async fn answered<F: Future>(answer: F, limit: Duration, progress: Option<Arc<AtomicU64>>) -> Option<F::Output> {
     let mut answer = std::pin::pin!(answer);
     let mut seen = 0;
@@ -186,33 +215,47 @@ fn ready(waited: &Result<hyper::Result<()>, tokio::time::error::Elapsed>) -> Res
     }
 }
 
-/// A request without a body, kept because an HTTP/2 server may end its connection at any time with exchanges on it: the request is
-/// gone then, but the server has told that it was not processed, or repeating it changes nothing.
-struct Again {
-    request: Request<()>,
-    body: RequestBody,
+/// A copy of a request that may have to be sent again.
+#[derive(Debug)]
+pub struct Copy {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: replay::Kept,
 }
 
-impl Again {
-    fn of(request: &Request<RequestBody>) -> Option<Self> {
-        let body = request.body().repeated()?;
-        let mut copy = Request::new(());
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.headers_mut() = request.headers().clone();
-        Some(Self { request: copy, body })
+impl Copy {
+    /// A copy of the head; the body is kept as it is sent. `None` when it is too large to be kept.
+    #[must_use]
+    pub fn of(request: &mut Request<RequestBody>) -> Option<Self> {
+        let body = request.body_mut().keep()?;
+        let (method, uri, headers) = (request.method().clone(), request.uri().clone(), request.headers().clone());
+        Some(Self { method, uri, headers, body })
     }
 
-    fn unless_processed(self, is_refused: bool) -> Option<Box<Request<RequestBody>>> {
-        let may_repeat = is_refused || self.request.method().is_safe();
-        may_repeat.then(|| Box::new(self.request.map(|()| self.body)))
+    /// The request once more, when all of its body can be had. Over HTTP/2 the body is let go of by a task of its own, a moment later.
+    pub async fn again(self) -> Option<Request<RequestBody>> {
+        for _ in 0..LETTING_GO {
+            if self.body.is_back() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        let Self { method, uri, headers, body } = self;
+        let mut request = Request::new(body.again()?);
+        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, uri, headers);
+        Some(request)
     }
 }
 
-/// Whether the server said that it did not process the request.
-fn is_refused(error: &hyper::client::conn::TrySendError<Request<RequestBody>>) -> bool {
-    let cause = error.error().source().and_then(|source| source.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| cause.is_go_away() || cause.reason() == Some(h2::Reason::REFUSED_STREAM))
+/// Turns of the scheduler that a connection gets to let go of a body.
+const LETTING_GO: usize = 8;
+
+/// Whether repeating the request changes nothing: by its method, or because the client says so.
+#[must_use]
+pub fn is_repeatable(request: &Request<RequestBody>) -> bool {
+    const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+    request.method().is_safe() || request.headers().contains_key(IDEMPOTENCY_KEY)
 }
 
 /// HTTP/2 wants scheme and authority in the target, and no Host beside them.
@@ -232,28 +275,31 @@ fn for_http2(mut request: Request<RequestBody>) -> Request<RequestBody> {
     request
 }
 
-fn unanswered_http1(unanswered: Unanswered) -> Failed {
-    let Unanswered { error, sent, request } = unanswered;
-    let error = match error {
-        client::Error::Reset => AttemptError::Reset,
-        client::Error::BadResponse => AttemptError::BadResponse,
-        client::Error::Timeout => AttemptError::FirstByteTimeout,
-        client::Error::ClientBody => AttemptError::ClientBody,
-        client::Error::ClientBodyStalled => AttemptError::ClientBodyStalled,
-    };
-    Failed { error, unsent: (sent == 0).then(|| Box::new(request)) }
+impl Failed {
+    fn late() -> Self {
+        Self { error: AttemptError::FirstByteTimeout, fate: Fate::Final }
+    }
+
+    fn of(mut error: hyper::client::conn::TrySendError<Request<RequestBody>>) -> Self {
+        let unsent = error.take_message().map(|request| Fate::Unsent(Box::new(request)));
+        let error = error.into_error();
+        let (kind, fate) = if error.is_parse() || error.is_parse_too_large() {
+            (AttemptError::BadResponse, Fate::Final)
+        } else if error.is_user() {
+            let body = error.source().and_then(|source| source.downcast_ref::<BodyError>());
+            let stalled = matches!(body, Some(BodyError::Stalled(_)));
+            (if stalled { AttemptError::ClientBodyStalled } else { AttemptError::ClientBody }, Fate::Final)
+        } else if is_refused(&error) {
+            (AttemptError::Reset, Fate::Refused)
+        } else {
+            (AttemptError::Reset, Fate::Unanswered(None))
+        };
+        Self { error: kind, fate: unsent.unwrap_or(fate) }
+    }
 }
 
-fn failed(mut error: hyper::client::conn::TrySendError<Request<RequestBody>>) -> Failed {
-    let unsent = error.take_message().map(Box::new);
-    let error = error.into_error();
-    let kind = if error.is_parse() || error.is_parse_too_large() {
-        AttemptError::BadResponse
-    } else if error.is_user() {
-        let body = error.source().and_then(|source| source.downcast_ref::<BodyError>());
-        if matches!(body, Some(BodyError::Stalled(_))) { AttemptError::ClientBodyStalled } else { AttemptError::ClientBody }
-    } else {
-        AttemptError::Reset
-    };
-    Failed { error: kind, unsent }
+/// Whether an HTTP/2 server said that it did not process the request.
+fn is_refused(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| cause.is_go_away() || cause.reason() == Some(h2::Reason::REFUSED_STREAM))
 }

@@ -14,7 +14,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::group::Server;
+use super::health::Cause;
+use super::server::Server;
 use crate::http::body::RequestBody;
 use crate::http1::client::Connection;
 use crate::http1::wire::Io;
@@ -56,6 +57,18 @@ impl ConnectError {
             Self::Tls => "tls",
             Self::Certificate => "certificate",
             Self::Bind => "bind",
+        }
+    }
+
+    /// What it says of the server.
+    #[must_use]
+    pub const fn cause(self) -> Cause {
+        match self {
+            Self::Unresolved => Cause::Unresolved,
+            Self::Refused => Cause::Refused,
+            Self::Timeout => Cause::ConnectTimeout,
+            Self::Tls | Self::Certificate => Cause::Tls,
+            Self::Bind => Cause::Bind,
         }
     }
 }

@@ -1,12 +1,17 @@
-//! Attempt after attempt until one answers: another server only when the request is proven unsent.
+//! Attempt after attempt until one answers: whatever the request, while nothing of it was sent; else only when it may be repeated.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderValue, Request};
 
-use super::attempt::{Answered, AttemptError, Failed, attempt};
+use super::attempt::{Answered, AttemptError, Copy, Failed, Fate, Limits, attempt, is_repeatable};
+use super::connect::Sender;
+use super::dial::{Dialled, dial, dial_new};
 use super::group::Group;
+use super::journey::Journey;
 use super::pool::Pool;
+use super::server::{Counts, Server};
 use crate::failure::Failure;
 use crate::http::body::RequestBody;
 use crate::observe::record::{Attempt, TraceIds};
@@ -21,46 +26,106 @@ const TRACEPARENT: http::HeaderName = http::HeaderName::from_static("traceparent
 pub async fn send(
     pool: &Pool,
     group: &Group,
-    request: Request<RequestBody>,
+    mut request: Request<RequestBody>,
     ids: &TraceIds,
     attempts: &mut Vec<Attempt>,
 ) -> Result<Answered, Failure> {
-    let mut request = request;
-    let mut tried = Vec::new();
-    let mut last = None;
-    // An exchange tries every server once at most, and as many as `retry.attempts` allows after the first.
-    while tried.len() <= group.attempts as usize {
-        let started = Instant::now();
-        let Some(server) = group.pick(&tried, started) else { break };
-        tried.push(server.id);
+    group.count_request();
+    let may_repeat = group.retry.safe && is_repeatable(&request);
+    let mut journey = Journey::new(attempts, Instant::now());
+    let server = journey.turn(group).ok_or(Failure::NoHealthyServer)?;
+    let mut dialled = dial(pool, group, server, &mut journey).await.map_err(failure)?;
+    loop {
         let span_id = trace::random_u64();
         if let Ok(value) = HeaderValue::from_bytes(&trace::format(ids.trace_id, span_id, ids.sampled)) {
             request.headers_mut().insert(TRACEPARENT, value);
         }
-        let done = attempt(pool, group, server, request).await;
-        let (stage, outcome) = done.as_ref().map_or_else(|failed| failed.error.stage(), |_| ("head", "ok"));
-        attempts.push(Attempt {
-            server: std::sync::Arc::clone(&server.label),
-            stage,
-            outcome,
-            status: done.as_ref().ok().map(|answered| answered.response.status().as_u16()),
-            started,
-            elapsed: started.elapsed(),
-            span_id,
-        });
-        match done {
-            Ok(answered) => return Ok(answered),
-            Err(Failed { error, unsent: Some(unsent) }) => {
-                last = Some(error);
-                request = *unsent;
+        // Over HTTP/1 the request comes back by itself; over HTTP/2 the server may tell that it did not look at it.
+        let needs_copy = group.retry.attempts > 0 && matches!(dialled.sender, Sender::Http2(_));
+        let copy = if needs_copy { Copy::of(&mut request) } else { None };
+        let limits = Limits { first_byte: group.timeouts.first_byte, idle: group.timeouts.idle };
+        let Dialled { server, sender, reused, started } = dialled;
+        let Failed { error, fate } = match attempt(server.id, sender, request, limits).await {
+            Ok(answered) => {
+                server.on_answered();
+                journey.note(&server, started, span_id, ("head", "ok"), Some(answered.response.status().as_u16()));
+                return Ok(answered);
             }
-            Err(Failed { error, unsent: None }) => return Err(after(error)),
+            Err(failed) => failed,
+        };
+        let unsent = matches!(fate, Fate::Unsent(_));
+        note(&mut journey, &server, started, span_id, reused, unsent, error);
+        let proven = Proven { fate, may_repeat, reused };
+        request = again(group, &journey, proven, copy).await.ok_or_else(|| failure(error))?;
+        dialled = match (reused, unsent) {
+            (true, true) => dial(pool, group, server, &mut journey).await,
+            (true, false) => Box::pin(dial_new(pool, group, server, &mut journey)).await,
+            (false, _) => match journey.turn(group) {
+                Some(server) => dial(pool, group, server, &mut journey).await,
+                None => Err(error),
+            },
         }
+        .map_err(failure)?;
     }
-    Err(last.map_or(Failure::NoHealthyServer, after))
 }
 
-fn after(error: AttemptError) -> Failure {
+/// What is known of a request that was not answered.
+struct Proven {
+    fate: Fate,
+    /// Repeating it changes nothing.
+    may_repeat: bool,
+    /// Its connection had carried another exchange.
+    reused: bool,
+}
+
+/// The request once more, if it may be sent again.
+async fn again(group: &Group, journey: &Journey<'_>, proven: Proven, copy: Option<Copy>) -> Option<Request<RequestBody>> {
+    let whole = match proven.fate {
+        Fate::Unsent(request) => return Some(*request),
+        Fate::Refused => None,
+        Fate::Unanswered(request) if proven.may_repeat => request,
+        Fate::Unanswered(_) | Fate::Final => return None,
+    };
+    if whole.is_none() && copy.is_none() {
+        return None;
+    }
+    let now = Instant::now();
+    // A client that has waited this long does not wait for another try.
+    let is_late = now.saturating_duration_since(journey.started) >= group.timeouts.first_byte;
+    // A kept connection that ends as it is used again is no sign of load; a new one that ends without an answer may be.
+    let allowed = !is_late && (proven.reused || group.take_retry(now));
+    match (allowed, whole, copy) {
+        (true, Some(request), _) => Some(*request),
+        (true, None, Some(copy)) => copy.again().await,
+        _ => None,
+    }
+}
+
+fn note(
+    journey: &mut Journey<'_>,
+    server: &Arc<Server>,
+    started: Instant,
+    span_id: u64,
+    reused: bool,
+    unsent: bool,
+    error: AttemptError,
+) {
+    let (mut stage, mut outcome) = error.stage();
+    if error == AttemptError::Reset {
+        if reused {
+            Counts::note(&server.counts.stale);
+            (stage, outcome) = ("head", "stale");
+        } else {
+            server.on_reset();
+        }
+    }
+    // A kept connection that its server closed before anything was sent is no attempt.
+    if !(reused && unsent) {
+        journey.note(server, started, span_id, (stage, outcome), None);
+    }
+}
+
+const fn failure(error: AttemptError) -> Failure {
     match error {
         AttemptError::ClientBody => Failure::ClientBody,
         AttemptError::ClientBodyStalled => Failure::ClientBodyStalled,

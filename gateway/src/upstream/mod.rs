@@ -1,16 +1,24 @@
 //! Upstreams: which server to try, over which connection, and what its failure means for the next try.
 //!
-//! [`health`] decides who is eligible and [`pick`] who is tried, both on plain data and a time; [`connect`] and [`pool`] hold
-//! connections; [`attempt`] sends one request to one server; [`failover`] loops over them; [`probe`] asks servers how they are.
+//! [`health`] decides how a server stands, [`pick`] who is tried and [`budget`] how much may be sent again, all on plain data and a time;
+//! [`group`] and [`server`] hold their state, [`connect`] and [`pool`] connections. [`failover`] sends a request from server to server:
+//! [`dial`] gets it a connection, [`attempt`] sends it over one, [`journey`] is the list of what was tried. [`probe`] asks servers how they
+//! are, and [`report`] tells the operator.
 
 pub mod attempt;
+pub mod budget;
 pub mod connect;
+pub mod dial;
 pub mod failover;
 pub mod group;
 pub mod health;
+pub mod journey;
 pub mod pick;
 pub mod pool;
 pub mod probe;
+pub mod report;
+pub mod server;
 
 pub use attempt::AttemptError;
-pub use group::{Group, Groups, Server};
+pub use group::{Group, Groups};
+pub use server::Server;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http2;
@@ -13,23 +14,24 @@ use crate::http1::client::Connection;
 /// Idle connections a worker keeps to one server.
 const MAX_IDLE: usize = 256;
 
-/// The pool of one worker.
-#[derive(Debug, Default)]
+/// The pool of one worker; clones are the same pool.
+#[derive(Clone, Debug, Default)]
 pub struct Pool {
-    servers: RefCell<HashMap<u64, Idle>>,
+    servers: Rc<RefCell<HashMap<u64, Idle>>>,
 }
 
 #[derive(Debug, Default)]
 struct Idle {
-    /// Most recently used last.
+    /// With the end of their time; most recently used last.
     http1: Vec<(Box<Connection>, Instant)>,
     http2: Option<http2::SendRequest<RequestBody>>,
 }
 
 impl Pool {
-    /// A connection that is ready to send, most recently used first, idle for less than `limit`.
+    /// A connection that is ready to send and whose time is not over, most recently used first. One that its server has closed is not
+    /// ready: its driver sees the end with the same turn of the event loop that brings new requests.
     #[must_use]
-    pub fn take(&self, server: u64, limit: Duration, now: Instant) -> Option<Sender> {
+    pub fn take(&self, server: u64, now: Instant) -> Option<Sender> {
         let mut servers = self.servers.borrow_mut();
         let idle = servers.get_mut(&server)?;
         if let Some(sender) = idle.http2.clone() {
@@ -38,20 +40,20 @@ impl Pool {
             }
             idle.http2 = None;
         }
-        while let Some((mut connection, since)) = idle.http1.pop() {
-            if now.duration_since(since) < limit && !connection.is_stale() {
+        while let Some((mut connection, until)) = idle.http1.pop() {
+            if now < until && !connection.is_stale() {
                 return Some(Sender::Http1(connection));
             }
         }
         None
     }
 
-    /// Keeps a connection whose exchange has ended.
-    pub fn keep(&self, server: u64, connection: Box<Connection>, now: Instant) {
+    /// Keeps a connection whose exchange has ended, for `idle` at most.
+    pub fn keep(&self, server: u64, connection: Box<Connection>, idle: Duration, now: Instant) {
         let mut servers = self.servers.borrow_mut();
-        let idle = servers.entry(server).or_default();
-        if idle.http1.len() < MAX_IDLE {
-            idle.http1.push((connection, now));
+        let kept = servers.entry(server).or_default();
+        if kept.http1.len() < MAX_IDLE {
+            kept.http1.push((connection, now + idle));
         }
     }
 
@@ -60,10 +62,18 @@ impl Pool {
         self.servers.borrow_mut().entry(server).or_default().http2 = Some(sender.clone());
     }
 
-    /// Closes what has been idle for `limit` or longer, and what is closed. Call it now and then.
-    pub fn sweep(&self, limit: Duration, now: Instant) {
+    /// Keeps a new connection that nobody waits for any more.
+    pub fn keep_new(&self, server: u64, sender: Sender, idle: Duration) {
+        match sender {
+            Sender::Http1(connection) => self.keep(server, connection, idle, Instant::now()),
+            Sender::Http2(sender) => self.share(server, &sender),
+        }
+    }
+
+    /// Closes what has been idle for too long, and what is closed. Call it now and then.
+    pub fn sweep(&self, now: Instant) {
         self.servers.borrow_mut().retain(|_, idle| {
-            idle.http1.retain_mut(|(connection, since)| now.duration_since(*since) < limit && !connection.is_stale());
+            idle.http1.retain_mut(|(connection, until)| now < *until && !connection.is_stale());
             if idle.http2.as_ref().is_some_and(http2::SendRequest::is_closed) {
                 idle.http2 = None;
             }

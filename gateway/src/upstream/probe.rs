@@ -1,15 +1,17 @@
 //! Active health checks and name look-ups, away from the workers.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 
-use super::connect::open;
-use super::group::{Group, Server};
+use super::connect::{UpstreamStream, open};
+use super::group::Group;
+use super::health::{Cause, Probed};
+use super::server::Server;
 use crate::config::Health;
 use crate::observe::Metrics;
 
@@ -24,7 +26,7 @@ pub fn start(groups: &[Arc<Group>], metrics: &Arc<Metrics>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for group in groups {
         for server in &group.servers {
-            metrics.upstream_healthy(&group.name, &server.label, server.is_eligible(std::time::Instant::now()));
+            metrics.upstream_healthy(&group.name, &server.label, server.is_eligible(Instant::now()));
             if server.url.ip().is_none() {
                 let server = Arc::clone(server);
                 tasks.spawn_local(async move {
@@ -43,35 +45,46 @@ pub fn start(groups: &[Arc<Group>], metrics: &Arc<Metrics>) -> JoinSet<()> {
 }
 
 async fn watch(server: Arc<Server>, health: Health, metrics: Arc<Metrics>) {
+    let mut was_good = true;
     loop {
-        let ok = tokio::time::timeout(health.timeout, probe(&server, &health)).await;
-        let why = match &ok {
-            Ok(Ok(())) => String::new(),
-            Ok(Err(reason)) => reason.clone(),
-            Err(_) => format!("no answer within {:?}", health.timeout),
-        };
-        let up = why.is_empty();
-        if let Some(now) = server.on_probe(up) {
+        let (probed, why) = probe(&server, &health).await;
+        let is_good = probed == Probed::Good;
+        if was_good && !is_good {
             let (upstream, label) = (&*server.group, &*server.label);
-            if now {
-                tracing::info!(upstream, server = label, "server is up");
-            } else {
-                tracing::warn!(upstream, server = label, "server is down: {why}");
-            }
+            tracing::warn!(upstream, server = label, "probe failed: {why}");
         }
-        metrics.upstream_healthy(&server.group, &server.label, server.is_eligible(std::time::Instant::now()));
+        was_good = is_good;
+        server.on_probe(probed);
+        metrics.upstream_healthy(&server.group, &server.label, server.is_eligible(Instant::now()));
         tokio::time::sleep(jittered(health.every)).await;
     }
 }
 
 /// ±20 %, so that many gateways do not knock at once.
-fn jittered(every: Duration) -> Duration {
+#[must_use]
+pub fn jittered(every: Duration) -> Duration {
     let share = (crate::observe::trace::random_u64() % 401) as f64 / 1000.0;
     every.mul_f64(0.8 + share)
 }
 
-async fn probe(server: &Arc<Server>, health: &Health) -> Result<(), String> {
-    let stream = open(server).await.map_err(|error| format!("connect: {}", error.outcome()))?;
+/// One probe, and what to tell the operator. A server that cannot be connected to is dead; one that takes the connection and does not
+/// answer may be an application that is being recycled.
+async fn probe(server: &Arc<Server>, health: &Health) -> (Probed, String) {
+    let began = Instant::now();
+    let stream = match tokio::time::timeout(health.timeout, open(server)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return (Probed::Bad(error.cause()), format!("connect: {}", error.outcome())),
+        Err(_) => return (Probed::Bad(Cause::ConnectTimeout), format!("no connection within {:?}", health.timeout)),
+    };
+    let left = health.timeout.saturating_sub(began.elapsed());
+    match tokio::time::timeout(left, ask(stream, server, health)).await {
+        Ok(Ok(())) => (Probed::Good, String::new()),
+        Ok(Err(why)) => (Probed::Bad(Cause::ProbeFailed), why),
+        Err(_) => (Probed::Slow, format!("connected, but no answer within {:?}", health.timeout)),
+    }
+}
+
+async fn ask(stream: UpstreamStream, server: &Server, health: &Health) -> Result<(), String> {
     let io = TokioIo::new(stream);
     let (mut sender, driver) =
         hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(io).await.map_err(|error| format!("handshake: {error}"))?;

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::read;
 use crate::config::{
-    AccessLog, AdminAddress, Config, GeoIp, Health, HostPattern, Limits, Location, Mode, OnError, PolicyLimits, Retry, Scheme,
-    Timeouts, UpstreamTls, parse,
+    AccessLog, AdminAddress, Config, Failback, GeoIp, Health, HostPattern, Limits, Location, Mode, OnError, PolicyLimits, Retry,
+    Scheme, Timeouts, UpstreamTls, parse,
 };
 
 const EXAMPLE: &str = r#"
@@ -147,6 +147,7 @@ fn upstream_and_site() {
         expect: Some("||||||".to_owned()),
         fall: 2,
         rise: 3,
+        stall: Duration::from_secs(60),
     };
     assert_eq!(upstream.health, Some(health));
     assert_eq!((&upstream.timeouts, &upstream.retry, &upstream.at), (&Timeouts::default(), &Retry::default(), &at(55)));
@@ -165,7 +166,8 @@ fn every_optional_value_can_be_set() {
          [policy.a]\nplugin = 'x'\nmode = 'observe'\non_error = 'allow'\ngrants = ['kv']\n\
          [policy.a.config]\nuntil = 2027-06-30\n[policy.a.limits]\ncpu = '200ms'\nmemory = '128MiB'\n\
          [upstream.u]\nservers = [{ url = 'http://a' }]\nhealth = { path = '/up?deep=1', status = 204, fall = 1, rise = 1 }\n\
-         timeouts = { idle = '5s' }\nretry = { attempts = 0, budget = 0 }",
+         timeouts = { idle = '5s', race = '400ms' }\nretry = { attempts = 0, budget = 0, safe = false }\n\
+         failback = { after = '5s', ramp = '1ms' }",
     )
     .unwrap();
     let admin = AdminAddress::Tcp { address: ([127, 0, 0, 1], 9901).into(), token: "token".into() };
@@ -183,5 +185,7 @@ fn every_optional_value_can_be_set() {
     let upstream = &config.upstreams["u"];
     assert_eq!(upstream.health.as_ref().and_then(|health| health.status), Some(204));
     assert_eq!(upstream.timeouts.idle, Duration::from_secs(5));
-    assert_eq!(upstream.retry, Retry { attempts: 0, budget: 0.0 });
+    assert_eq!(upstream.retry, Retry { attempts: 0, budget: 0.0, safe: false });
+    let failback = Failback { after: Duration::from_secs(5), ramp: Duration::from_millis(1) };
+    assert_eq!((upstream.failback, upstream.timeouts.race), (failback, Duration::from_millis(400)));
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{SMALL, read, refused};
-use crate::config::{Health, Limits, PolicyLimits, Retry, Telemetry, Timeouts};
+use crate::config::{Failback, Health, Limits, PolicyLimits, Retry, Telemetry, Timeouts};
 
 const REFERENCE: &str = include_str!("../../../../docs/reference/configuration.md");
 
@@ -39,6 +39,8 @@ zzzzzzzzzz = 1
 [upstream.NAME.timeouts]
 zzzzzzzzzz = 1
 [upstream.NAME.retry]
+zzzzzzzzzz = 1
+[upstream.NAME.failback]
 zzzzzzzzzz = 1
 [[site]]
 zzzzzzzzzz = 1
@@ -91,8 +93,15 @@ fn documented_defaults_are_the_defaults() {
             rows.filter_map(|(_, key, default)| Some(format!("{key} = {}\n", default.strip_prefix('`')?.strip_suffix('`')?)));
         format!("[{section}]\n{}", literal.collect::<String>())
     };
-    let sections =
-        ["telemetry", "limits", "policy.NAME.limits", "upstream.NAME.health", "upstream.NAME.timeouts", "upstream.NAME.retry"];
+    let sections = [
+        "telemetry",
+        "limits",
+        "policy.NAME.limits",
+        "upstream.NAME.failback",
+        "upstream.NAME.health",
+        "upstream.NAME.timeouts",
+        "upstream.NAME.retry",
+    ];
     let text: String = sections.into_iter().map(text_of).collect();
     assert!(text.matches(" = ").count() >= 24, "most defaults are literal: {text}");
     let required = "[policy.NAME]\nplugin = 'x'\n[upstream.NAME]\nservers = [{ url = 'http://a' }]\n";
@@ -103,6 +112,7 @@ fn documented_defaults_are_the_defaults() {
     assert_eq!(config.telemetry, Telemetry::default());
     assert_eq!(config.policies["NAME"].limits, PolicyLimits::default());
     assert_eq!((&upstream.timeouts, &upstream.retry), (&Timeouts::default(), &Retry::default()));
+    assert_eq!(upstream.failback, Failback::default());
     let plain = read(&format!("{SMALL}[upstream.NAME]\nservers = [{{ url = 'http://a' }}]\nhealth = {{ path = '/' }}")).unwrap();
     let health: Option<&Health> = plain.upstreams["NAME"].health.as_ref();
     assert_eq!(upstream.health.as_ref(), health);

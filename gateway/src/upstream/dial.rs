@@ -1,0 +1,204 @@
+//! Which connection a request gets: a kept one, or the first of several that race. Nothing of the request is sent here.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::attempt::AttemptError;
+use super::connect::{ConnectError, Sender, connect};
+use super::group::Group;
+use super::journey::Journey;
+use super::pool::Pool;
+use super::server::Server;
+
+/// A connection to a server.
+#[derive(Debug)]
+pub struct Dialled {
+    /// Which server.
+    pub server: Arc<Server>,
+    /// The connection.
+    pub sender: Sender,
+    /// Whether it carried another exchange before: its server may be closing it at this moment.
+    pub reused: bool,
+    /// When the way to it began.
+    pub started: Instant,
+}
+
+/// A kept connection to the server, or a new one. While a new one is not there after `timeouts.race`, the next server is tried beside
+/// it; the first to be there wins, and the others are kept for later requests.
+///
+/// # Errors
+/// No connection to any server the journey may try: the last failure.
+pub async fn dial(pool: &Pool, group: &Group, first: Arc<Server>, journey: &mut Journey<'_>) -> Result<Dialled, AttemptError> {
+    let started = Instant::now();
+    match pool.take(first.id, started) {
+        Some(sender) => Ok(Dialled { server: first, sender, reused: true, started }),
+        None => Box::pin(dial_new(pool, group, first, journey)).await,
+    }
+}
+
+/// As [`dial`], but not over a kept connection to the first server.
+///
+/// # Errors
+/// As [`dial`].
+pub async fn dial_new(
+    pool: &Pool,
+    group: &Group,
+    first: Arc<Server>,
+    journey: &mut Journey<'_>,
+) -> Result<Dialled, AttemptError> {
+    let mut race = Race::new(pool, group);
+    race.enter(first);
+    loop {
+        let next = race.next_entry().filter(|_| journey.may_try(group).is_some());
+        let Some((runner, result)) = race.arrival(next).await else {
+            race.suspect_last();
+            if let Some(won) = race.enter_or_take(journey) {
+                return Ok(race.won(won, journey));
+            }
+            continue;
+        };
+        match result {
+            Ok(sender) => {
+                let Runner { server, started, .. } = runner;
+                return Ok(race.won(Dialled { server, sender, reused: false, started }, journey));
+            }
+            Err(error) => {
+                let error = AttemptError::Connect(error);
+                journey.note_failed(&runner.server, runner.started, error.stage());
+                if let Some(won) = race.enter_or_take(journey) {
+                    return Ok(race.won(won, journey));
+                }
+                if race.runners.is_empty() {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+type Arrival = (u32, Result<Sender, ConnectError>);
+
+/// Servers that are being connected to for one request.
+struct Race<'a> {
+    pool: &'a Pool,
+    group: &'a Group,
+    runners: Vec<Runner>,
+    count: u32,
+    finish: mpsc::UnboundedSender<Arrival>,
+    finished: mpsc::UnboundedReceiver<Arrival>,
+}
+
+struct Runner {
+    number: u32,
+    server: Arc<Server>,
+    started: Instant,
+}
+
+impl<'a> Race<'a> {
+    fn new(pool: &'a Pool, group: &'a Group) -> Self {
+        let (finish, finished) = mpsc::unbounded_channel();
+        Self { pool, group, runners: Vec::new(), count: 0, finish, finished }
+    }
+
+    /// Connects in a task of its own, so that a connection nobody waits for any more still becomes one.
+    fn enter(&mut self, server: Arc<Server>) {
+        let number = self.count;
+        self.count += 1;
+        self.runners.push(Runner { number, server: Arc::clone(&server), started: Instant::now() });
+        let (pool, finish, timeouts) = (self.pool.clone(), self.finish.clone(), self.group.timeouts);
+        tokio::task::spawn_local(async move {
+            let result = connect(&server, timeouts.connect).await;
+            note(&pool, &server, &result, timeouts.connect, timeouts.idle);
+            if let Ok(Sender::Http2(sender)) = &result {
+                pool.share(server.id, sender);
+            }
+            if let Err(mpsc::error::SendError((_, Ok(sender)))) = finish.send((number, result)) {
+                pool.keep_new(server.id, sender, timeouts.idle);
+            }
+        });
+    }
+
+    /// Lets the next server in; answers its connection when it has one already.
+    fn enter_or_take(&mut self, journey: &mut Journey<'_>) -> Option<Dialled> {
+        let server = Arc::clone(journey.may_try(self.group)?);
+        journey.try_now(&server);
+        let started = Instant::now();
+        if let Some(sender) = self.pool.take(server.id, started) {
+            return Some(Dialled { server, sender, reused: true, started });
+        }
+        self.enter(server);
+        None
+    }
+
+    /// When the next server may enter.
+    fn next_entry(&self) -> Option<Instant> {
+        self.runners.last().map(|runner| runner.started + self.group.timeouts.race)
+    }
+
+    /// The next runner to arrive or to fail; `None` when the time for the next entry comes first.
+    async fn arrival(&mut self, next: Option<Instant>) -> Option<(Runner, Result<Sender, ConnectError>)> {
+        loop {
+            let (number, result) = match next {
+                Some(next) => tokio::time::timeout_at(next.into(), self.finished.recv()).await.ok().flatten()?,
+                None => self.finished.recv().await?,
+            };
+            if let Some(index) = self.runners.iter().position(|runner| runner.number == number) {
+                return Some((self.runners.remove(index), result));
+            }
+        }
+    }
+
+    /// Whoever entered last has had its time: others go first until it is known how it is.
+    fn suspect_last(&self) {
+        if let Some(runner) = self.runners.last() {
+            runner.server.on_connect_slow();
+            check(self.pool, &runner.server, self.group.timeouts.connect, self.group.timeouts.idle);
+        }
+    }
+
+    /// The race is over: whoever is still on the way lost it.
+    fn won(self, won: Dialled, journey: &mut Journey<'_>) -> Dialled {
+        for runner in self.runners {
+            journey.note_failed(&runner.server, runner.started, ("connect", "raced"));
+        }
+        won
+    }
+}
+
+fn note(pool: &Pool, server: &Arc<Server>, result: &Result<Sender, ConnectError>, limit: Duration, idle: Duration) {
+    match result {
+        Ok(_) => server.on_connected(),
+        Err(error) => {
+            server.on_connect_failed(error.cause());
+            check(pool, server, limit, idle);
+        }
+    }
+}
+
+/// Tries connections to a server in the background until it is known how it is, so that no client's request has to find out. One task
+/// in the process does this for a server at a time.
+fn check(pool: &Pool, server: &Arc<Server>, limit: Duration, idle: Duration) {
+    if server.check_after().is_none() {
+        return;
+    }
+    let Some(checking) = server.begin_checking() else { return };
+    let (pool, server) = (pool.clone(), Arc::downgrade(server));
+    tokio::task::spawn_local(async move {
+        // The right is held, not the server: one that is configured no more is forgotten.
+        let checking = checking;
+        while let Some(pause) = server.upgrade().and_then(|server| server.check_after()) {
+            tokio::time::sleep(super::probe::jittered(pause)).await;
+            let Some(server) = server.upgrade().filter(|server| server.check_after().is_some()) else { break };
+            match connect(&server, limit).await {
+                Ok(sender) => {
+                    server.on_connected();
+                    pool.keep_new(server.id, sender, idle);
+                }
+                Err(error) => server.on_connect_failed(error.cause()),
+            }
+        }
+        drop(checking);
+    });
+}
