@@ -219,11 +219,66 @@ fn a_stalled_application_keeps_its_clients_until_it_has_stalled_for_too_long() {
         if down {
             assert_eq!(state(&gateway, &primary.url())["reason"], "probe_stalled");
             assert_eq!(gateway.get("/").text(), "secondary");
+            assert_eq!(waiting.join().unwrap(), "secondary", "who waited is taken back");
+            gate.open();
+        } else {
+            gate.open();
+            assert_eq!(waiting.join().unwrap(), "primary", "who waited is answered");
         }
-        gate.open();
-        assert_eq!(waiting.join().unwrap(), "primary", "who waited is answered");
         eventually(LONG, "the primary serves", || gateway.get("/").text() == "primary");
     }
+}
+
+#[test]
+fn requests_that_wait_at_a_server_that_goes_down_are_taken_back() {
+    // Answers probes on new connections until told otherwise, and requests never.
+    let (alive, waiting) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+    let (answers, count) = (Arc::clone(&alive), Arc::clone(&waiting));
+    let primary = Hostile::new(move |victim| {
+        while let Some(line) = victim.read()? {
+            if line.contains("/health") {
+                victim.answer(if answers.load(Ordering::SeqCst) { "alive" } else { "dead" })?;
+            } else {
+                count.fetch_add(1, Ordering::SeqCst);
+                std::thread::sleep(LONG);
+            }
+        }
+        Ok(())
+    });
+    let secondary = Upstream::scripted(|request| match request.target() {
+        "/health" => Reply::text("alive"),
+        _ => Reply::text(request.body.clone()),
+    });
+    let health = "health = { path = \"/health\", every = \"50ms\", timeout = \"1s\", fall = 2, rise = 1, expect = \"alive\" }";
+    let gateway = Setup::before_servers(&[(&primary.url(), 0), (&secondary.url(), 1)]).upstream(health).start();
+    let ask = |request: Request| {
+        let address = gateway.plain();
+        std::thread::spawn(move || Connection::open(address).unwrap().ask(&request).unwrap())
+    };
+    let get = ask(Request::get("/"));
+    let again = ask(Request::post("/", "text/plain", "again").header("idempotency-key", "1"));
+    let started = Instant::now();
+    eventually(LONG, "both wait", || waiting.load(Ordering::SeqCst) >= 2);
+    alive.store(false, Ordering::SeqCst);
+    let get = get.join().unwrap();
+    assert_eq!(get.status, 200);
+    assert_eq!(outcomes(&gateway.log_of(&get)), ["went_down", "ok"]);
+    assert_eq!(again.join().unwrap().text(), "again");
+    assert!(started.elapsed() < LONG / 2, "{:?}", started.elapsed());
+}
+
+#[test]
+fn an_overall_deadline_ends_what_would_go_on() {
+    let origin = Hostile::new(|victim| {
+        victim.read()?;
+        std::thread::sleep(LONG);
+        Ok(())
+    });
+    let gateway = Setup::before_servers(&[(&origin.url(), 0)]).upstream("timeouts = { total = \"300ms\" }").start();
+    let started = Instant::now();
+    let answer = gateway.get("/");
+    assert_eq!((answer.status, &gateway.log_of(&answer)["reason"]), (504, &"upstream_timeout".into()));
+    assert!(started.elapsed() < LONG / 4);
 }
 
 #[test]
@@ -270,17 +325,28 @@ fn a_flapping_primary_is_left_once() {
     });
     let secondary = Upstream::text("secondary");
     let health = "health = { path = \"/health\", every = \"20ms\", timeout = \"1s\", fall = 2, rise = 3 }\n\
-                  failback = { after = \"1s\", ramp = \"1ms\" }";
+                  failback = { after = \"2s\", ramp = \"1ms\" }";
     let gateway = Setup::before_servers(&[(&primary.url(), 0), (&secondary.url(), 1)]).upstream(health).start();
+    let ended = Arc::new(AtomicBool::new(false));
+    let flapping = std::thread::spawn({
+        let (up, ended) = (Arc::clone(&up), Arc::clone(&ended));
+        move || {
+            while !ended.load(Ordering::SeqCst) {
+                up.fetch_xor(true, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
+    });
     let (started, mut switches, mut last) = (Instant::now(), 0, String::from("primary"));
     while started.elapsed() < Duration::from_secs(5) {
-        up.store(started.elapsed().as_millis() % 400 < 200, Ordering::SeqCst);
         let text = gateway.get("/").text();
         if !text.is_empty() && text != last {
             switches += 1;
             last = text;
         }
     }
+    ended.store(true, Ordering::SeqCst);
+    flapping.join().unwrap();
     assert!(switches <= 2, "{switches} switches");
     up.store(true, Ordering::SeqCst);
     eventually(LONG, "in the end the primary serves", || gateway.get("/").text() == "primary");
@@ -408,6 +474,10 @@ fn a_site_may_refuse_connections_while_it_is_down_so_that_agents_move_on() {
     eventually(LONG, "handshakes are refused", || authority.connect(gateway.tls(), "site.test").is_err());
     let line = gateway.log_where(|line| line["event"] == "connection");
     assert_eq!((&line["reason"], &line["site"]), (&"upstream_down".into(), &"site".into()), "{line}");
+    let unanswered = gateway.connect().ask(&Request::get("/")).unwrap_err();
+    assert!(matches!(unanswered.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset), "{unanswered}");
+    let line = gateway.log_where(|line| line["reason"] == "no_healthy_server");
+    assert_eq!(line["status"], 0, "{line}");
     only.restart();
     eventually(LONG, "the site is served again", || authority.connect(gateway.tls(), "site.test").is_ok());
 }

@@ -83,13 +83,21 @@ pub struct Timeouts {
     pub race: Duration,
     /// From the request sent to the response head. Default 60 s.
     pub first_byte: Duration,
+    /// From the request head to the response head, all attempts and the request's body included. Default none.
+    pub total: Option<Duration>,
     /// How long an unused connection is kept for the next request. Default 30 s.
     pub idle: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: defaults::CONNECT, race: defaults::RACE, first_byte: defaults::FIRST_BYTE, idle: defaults::UPSTREAM_IDLE }
+        Self {
+            connect: defaults::CONNECT,
+            race: defaults::RACE,
+            first_byte: defaults::FIRST_BYTE,
+            total: None,
+            idle: defaults::UPSTREAM_IDLE,
+        }
     }
 }
 
@@ -232,6 +240,7 @@ fn timeouts(mut reader: Reader<'_, '_>) -> Timeouts {
         connect: reader.or("connect", default.connect, values::duration),
         race: reader.or("race", default.race, values::duration),
         first_byte: reader.or("first_byte", default.first_byte, values::duration),
+        total: reader.optional("total", values::duration),
         idle: reader.or("idle", default.idle, values::duration),
     };
     reader.finish();

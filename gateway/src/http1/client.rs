@@ -59,6 +59,8 @@ pub enum Error {
     BadResponse,
     /// Nothing moved for too long.
     Timeout,
+    /// The caller takes the request back.
+    Lost,
     /// The client's body broke off.
     ClientBody,
     /// The client's body stalled.
@@ -83,11 +85,15 @@ pub struct Unanswered {
 pub struct Manner {
     /// How long the server may be silent, once nothing is sent any more.
     pub limit: Duration,
+    /// When the answer must have begun in any case.
+    pub deadline: Option<std::time::Instant>,
+    /// How often the caller is asked whether it takes the request back.
+    pub look_every: Duration,
     /// Whether the body is left alone until the socket has taken the head.
     pub head_first: bool,
 }
 
-/// Sends a request and waits for the head of its answer.
+/// Sends a request and waits for the head of its answer. `lost` is asked now and then whether there is still something to wait for.
 ///
 /// # Errors
 /// The request, and why it has no answer.
@@ -95,9 +101,10 @@ pub async fn send(
     connection: Box<Connection>,
     request: Request<RequestBody>,
     manner: Manner,
+    lost: impl Fn() -> bool,
 ) -> Result<Response<ResponseBytes>, Box<Unanswered>> {
     let mut sending = Sending::new(connection, request, manner);
-    match poll_fn(|context| sending.poll(context)).await {
+    match poll_fn(|context| sending.poll(context, &lost)).await {
         Ok(head) => Ok(sending.answered(head)),
         Err(error) => Err(Box::new(sending.unanswered(error))),
     }
@@ -107,10 +114,19 @@ struct Sending {
     connection: Box<Connection>,
     parts: Parts,
     upload: Upload,
-    limit: Duration,
-    /// Since when nothing has moved, and what had been sent then.
-    quiet: Option<(Instant, u64)>,
+    manner: Manner,
+    quiet: Option<Quiet>,
     interim: u32,
+}
+
+/// A time without progress.
+#[derive(Clone, Copy)]
+struct Quiet {
+    since: Instant,
+    /// What had been sent then.
+    sent: u64,
+    /// When the caller is asked next.
+    look: Instant,
 }
 
 impl Sending {
@@ -123,10 +139,10 @@ impl Sending {
         let held = parts.headers.contains_key(EXPECT) && !body.is_end_stream();
         let trailers = announced(&parts.headers);
         let upload = Upload { body, framing, held, head_first: manner.head_first, begun: false, over: false, trailers };
-        Self { connection, parts, upload, limit: manner.limit, quiet: None, interim: 0 }
+        Self { connection, parts, upload, manner, quiet: None, interim: 0 }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<response::Head, Error>> {
+    fn poll(&mut self, context: &mut Context<'_>, lost: &impl Fn() -> bool) -> Poll<Result<response::Head, Error>> {
         // A server may answer and close before it has read everything: what it said counts more than that it did not listen.
         let unheard = match self.upload.poll(&mut self.connection.wire, context) {
             Poll::Ready(Err(UploadError::Body(BodyError::Stalled(_)))) => return Poll::Ready(Err(Error::ClientBodyStalled)),
@@ -145,7 +161,7 @@ impl Sending {
                         }
                         if head.status == StatusCode::CONTINUE && self.upload.held {
                             self.upload.held = false;
-                            return self.poll(context);
+                            return self.poll(context, lost);
                         }
                         continue;
                     }
@@ -159,27 +175,39 @@ impl Sending {
                 // A head that comes drop by drop is no progress: the limit holds for all of it.
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending if unheard => return Poll::Ready(Err(Error::Reset)),
-                Poll::Pending => return self.poll_quiet(context),
+                Poll::Pending => return self.poll_quiet(context, lost),
             }
         }
     }
 
-    fn poll_quiet(&mut self, context: &mut Context<'_>) -> Poll<Result<response::Head, Error>> {
+    fn poll_quiet(&mut self, context: &mut Context<'_>, lost: &impl Fn() -> bool) -> Poll<Result<response::Head, Error>> {
         let sent = self.connection.wire.sent();
-        let since = match self.quiet {
-            Some((since, before)) if before == sent => since,
+        let mut quiet = match self.quiet {
+            Some(quiet) if quiet.sent == sent => quiet,
             _ => {
                 let now = Instant::now();
-                self.quiet = Some((now, sent));
-                now
+                Quiet { since: now, sent, look: now + self.manner.look_every }
             }
         };
-        let wait = if self.upload.held { PATIENCE.min(self.limit) } else { self.limit };
-        if self.connection.deadline.poll(context, after(since, wait)).is_pending() {
-            return Poll::Pending;
+        let wait = if self.upload.held { PATIENCE.min(self.manner.limit) } else { self.manner.limit };
+        let end = after(quiet.since, wait);
+        let end = self.manner.deadline.map_or(end, |deadline| end.min(deadline.into()));
+        loop {
+            if self.connection.deadline.poll(context, end.min(quiet.look)).is_pending() {
+                self.quiet = Some(quiet);
+                return Poll::Pending;
+            }
+            if quiet.look >= end {
+                break;
+            }
+            if lost() {
+                return Poll::Ready(Err(Error::Lost));
+            }
+            quiet.look = Instant::now() + self.manner.look_every;
         }
+        self.quiet = None;
         if std::mem::take(&mut self.upload.held) {
-            return self.poll(context);
+            return self.poll(context, lost);
         }
         Poll::Ready(Err(Error::Timeout))
     }

@@ -69,6 +69,10 @@ pub async fn handle(worker: Rc<Worker>, conn: Rc<Conn>, request: Request<ClientB
         Err(failure) => {
             let Some(mut finish) = flight.0.take() else { return Err(Closed) };
             note(&mut finish.record, &failure);
+            // Whoever is not refused at the ClientHello finds its connection closed: agents then use their own secondary.
+            if failure == Failure::NoHealthyServer && finish.site.as_ref().is_some_and(|site| site.refuse_when_down) {
+                finish.record.status = 0;
+            }
             if finish.record.status == 0 {
                 finish.end(crate::finish::End::Complete);
                 return Err(Closed);

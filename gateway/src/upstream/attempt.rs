@@ -3,13 +3,16 @@
 use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::HOST;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri};
 
 use super::connect::{ConnectError, Sender};
+use super::group::Group;
+use super::health::Standing;
+use super::server::Server;
 use http_body::Body as _;
 
 use crate::http::body::{BodyError, RequestBody, UpstreamBody};
@@ -27,6 +30,8 @@ pub enum AttemptError {
     BadResponse,
     /// No response head in time.
     FirstByteTimeout,
+    /// The server went down while the request waited for its response head.
+    ServerDown,
     /// The client's body broke off while it was being sent.
     ClientBody,
     /// The client's body stalled while it was being sent.
@@ -38,7 +43,7 @@ impl AttemptError {
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         match self {
-            Self::Connect(ConnectError::Timeout) | Self::FirstByteTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Connect(ConnectError::Timeout) | Self::FirstByteTimeout | Self::ServerDown => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(ConnectError::Unresolved | ConnectError::Bind) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect(ConnectError::Refused | ConnectError::Tls | ConnectError::Certificate)
             | Self::Reset
@@ -61,6 +66,7 @@ impl AttemptError {
             Self::Reset => "upstream_reset",
             Self::BadResponse => "upstream_bad_response",
             Self::FirstByteTimeout => "upstream_timeout",
+            Self::ServerDown => "upstream_went_down",
             Self::ClientBody => "client_body_failed",
             Self::ClientBodyStalled => "client_body_stalled",
         }
@@ -75,6 +81,7 @@ impl AttemptError {
             Self::Reset => ("head", "reset"),
             Self::BadResponse => ("head", "malformed"),
             Self::FirstByteTimeout => ("head", "timeout"),
+            Self::ServerDown => ("head", "went_down"),
             Self::ClientBody | Self::ClientBodyStalled => ("send", "client_body"),
         }
     }
@@ -113,37 +120,43 @@ pub enum Fate {
     Final,
 }
 
-/// How a request is sent.
+/// How long a request may take, and when it is given up sooner.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct Limits<'a> {
     /// How long the server may be silent.
     pub first_byte: Duration,
-    /// How long the connection may be kept unused afterwards.
-    pub idle: Duration,
+    /// When the response head must be there, however the request moves.
+    pub deadline: Option<Instant>,
+    /// Where the request finds another server, when it is taken back from one that goes down while it waits there.
+    pub take_back: Option<&'a Group>,
 }
 
 /// Sends a request over a connection and waits for the head of its response.
 ///
 /// # Errors
 /// Why there is none, and what became of the request.
-pub async fn attempt(server: u64, sender: Sender, request: Request<RequestBody>, limits: Limits) -> Result<Answered, Failed> {
-    let limit = limits.first_byte;
+pub async fn attempt(
+    server: &Server,
+    sender: Sender,
+    request: Request<RequestBody>,
+    limits: Limits<'_>,
+    idle: Duration,
+) -> Result<Answered, Failed> {
     match sender {
         Sender::Http1(connection) => {
-            let response = over_http1(connection, request, limit).await?;
-            Ok(Answered { response, server, idle: limits.idle })
+            let response = over_http1(connection, request, server, limits).await?;
+            Ok(Answered { response, server: server.id, idle })
         }
         Sender::Http2(mut sender) => {
             if !sender.is_ready()
-                && let Err(error) = ready(&tokio::time::timeout(limit, sender.ready()).await)
+                && let Err(error) = ready(&tokio::time::timeout(limits.first_byte, sender.ready()).await)
             {
                 return Err(Failed { error, fate: Fate::Unsent(Box::new(request)) });
             }
             let progress = request.body().progress();
-            let request = for_http2(request);
-            let sent = answered(sender.try_send_request(request), limit, progress).await.ok_or_else(Failed::late)?;
+            let sent = answered(sender.try_send_request(for_http2(request)), server, limits, progress).await?;
             let response = sent.map_err(Failed::of)?;
-            Ok(Answered { response: response.map(UpstreamBody::Http2), server, idle: limits.idle })
+            Ok(Answered { response: response.map(UpstreamBody::Http2), server: server.id, idle })
         }
     }
 }
@@ -152,13 +165,16 @@ pub async fn attempt(server: u64, sender: Sender, request: Request<RequestBody>,
 async fn over_http1(
     connection: Box<Connection>,
     mut request: Request<RequestBody>,
-    limit: Duration,
+    server: &Server,
+    limits: Limits<'_>,
 ) -> Result<Response<UpstreamBody>, Failed> {
     let has_body = !request.body().is_end_stream();
     let kept = if has_body { request.body_mut().keep() } else { None };
     // A body that is too large to be kept stays whole until the connection has proven to take its head.
-    let manner = client::Manner { limit, head_first: has_body && kept.is_none() };
-    let Unanswered { error, sent, begun, request } = match client::send(connection, request, manner).await {
+    let head_first = has_body && kept.is_none();
+    let manner = client::Manner { limit: limits.first_byte, deadline: limits.deadline, look_every: LOOK_EVERY, head_first };
+    let lost = || is_lost(server, limits);
+    let Unanswered { error, sent, begun, request } = match client::send(connection, request, manner, lost).await {
         Ok(response) => return Ok(response.map(UpstreamBody::Http1)),
         Err(unanswered) => *unanswered,
     };
@@ -166,10 +182,11 @@ async fn over_http1(
         client::Error::Reset => AttemptError::Reset,
         client::Error::BadResponse => AttemptError::BadResponse,
         client::Error::Timeout => AttemptError::FirstByteTimeout,
+        client::Error::Lost => AttemptError::ServerDown,
         client::Error::ClientBody => AttemptError::ClientBody,
         client::Error::ClientBodyStalled => AttemptError::ClientBodyStalled,
     };
-    if error != AttemptError::Reset {
+    if !matches!(error, AttemptError::Reset | AttemptError::ServerDown) {
         return Err(Failed { error, fate: Fate::Final });
     }
     let (parts, body) = request.into_parts();
@@ -189,21 +206,42 @@ async fn over_http1(
 }
 
 /// Waits for the response head. The limit is on silence: while the request's body still moves, the server owes no answer yet, however
-/// long the upload takes. Interim answers (1xx) are no answer and move no limit, so that any number of them has an end. `None` when
-/// nothing moved and nothing came for the limit.
-async fn answered<F: Future>(answer: F, limit: Duration, progress: Option<Arc<AtomicU64>>) -> Option<F::Output> {
+/// long the upload takes. Interim answers (1xx) are no answer and move no limit, so that any number of them has an end. Now and then it
+/// is looked whether the server went down meanwhile: nothing comes from one that vanished from the network.
+async fn answered<F: Future>(
+    answer: F,
+    server: &Server,
+    limits: Limits<'_>,
+    progress: Option<Arc<AtomicU64>>,
+) -> Result<F::Output, Failed> {
     let mut answer = std::pin::pin!(answer);
-    let mut seen = 0;
+    let (mut seen, mut silent) = (0, Duration::ZERO);
     loop {
-        if let Ok(output) = tokio::time::timeout(limit, answer.as_mut()).await {
-            return Some(output);
+        let left = limits.deadline.map_or(LOOK_EVERY, |deadline| deadline.saturating_duration_since(Instant::now()));
+        let turn = LOOK_EVERY.min(limits.first_byte.saturating_sub(silent)).min(left);
+        if let Ok(output) = tokio::time::timeout(turn, answer.as_mut()).await {
+            return Ok(output);
         }
+        silent += turn;
         let moved = progress.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
-        if moved == seen {
-            return None;
+        if moved != seen {
+            (seen, silent) = (moved, Duration::ZERO);
         }
-        seen = moved;
+        if silent >= limits.first_byte || (limits.deadline.is_some() && left <= turn) {
+            return Err(Failed { error: AttemptError::FirstByteTimeout, fate: Fate::Final });
+        }
+        if is_lost(server, limits) {
+            return Err(Failed { error: AttemptError::ServerDown, fate: Fate::Unanswered(None) });
+        }
     }
+}
+
+/// How often a waiting request looks whether its server is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Whether a request that waits at a server is taken back: the server went down meanwhile, and there is another.
+fn is_lost(server: &Server, limits: Limits<'_>) -> bool {
+    server.seen_standing() == Some(Standing::Down) && limits.take_back.is_some_and(|group| !group.is_down(Instant::now()))
 }
 
 /// A new connection needs a moment before it takes a request, and a server may allow no exchange for a while: both have an end.
@@ -276,10 +314,6 @@ fn for_http2(mut request: Request<RequestBody>) -> Request<RequestBody> {
 }
 
 impl Failed {
-    fn late() -> Self {
-        Self { error: AttemptError::FirstByteTimeout, fate: Fate::Final }
-    }
-
     fn of(mut error: hyper::client::conn::TrySendError<Request<RequestBody>>) -> Self {
         let unsent = error.take_message().map(|request| Fate::Unsent(Box::new(request)));
         let error = error.into_error();

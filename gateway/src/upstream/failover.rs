@@ -43,9 +43,10 @@ pub async fn send(
         // Over HTTP/1 the request comes back by itself; over HTTP/2 the server may tell that it did not look at it.
         let needs_copy = group.retry.attempts > 0 && matches!(dialled.sender, Sender::Http2(_));
         let copy = if needs_copy { Copy::of(&mut request) } else { None };
-        let limits = Limits { first_byte: group.timeouts.first_byte, idle: group.timeouts.idle };
+        let take_back = Some(group).filter(|_| may_repeat);
+        let limits = Limits { first_byte: group.timeouts.first_byte, deadline: journey.deadline(group), take_back };
         let Dialled { server, sender, reused, started } = dialled;
-        let Failed { error, fate } = match attempt(server.id, sender, request, limits).await {
+        let Failed { error, fate } = match attempt(&server, sender, request, limits, group.timeouts.idle).await {
             Ok(answered) => {
                 server.on_answered();
                 journey.note(&server, started, span_id, ("head", "ok"), Some(answered.response.status().as_u16()));
@@ -55,9 +56,10 @@ pub async fn send(
         };
         let unsent = matches!(fate, Fate::Unsent(_));
         note(&mut journey, &server, started, span_id, reused, unsent, error);
-        let proven = Proven { fate, may_repeat, reused };
+        let stale = reused && error == AttemptError::Reset;
+        let proven = Proven { fate, may_repeat, stale };
         request = again(group, &journey, proven, copy).await.ok_or_else(|| failure(error))?;
-        dialled = match (reused, unsent) {
+        dialled = match (stale, unsent) {
             (true, true) => dial(pool, group, server, &mut journey).await,
             (true, false) => Box::pin(dial_new(pool, group, server, &mut journey)).await,
             (false, _) => match journey.turn(group) {
@@ -74,8 +76,8 @@ struct Proven {
     fate: Fate,
     /// Repeating it changes nothing.
     may_repeat: bool,
-    /// Its connection had carried another exchange.
-    reused: bool,
+    /// Its connection had carried another exchange, and ended.
+    stale: bool,
 }
 
 /// The request once more, if it may be sent again.
@@ -91,9 +93,10 @@ async fn again(group: &Group, journey: &Journey<'_>, proven: Proven, copy: Optio
     }
     let now = Instant::now();
     // A client that has waited this long does not wait for another try.
-    let is_late = now.saturating_duration_since(journey.started) >= group.timeouts.first_byte;
+    let is_late = now.saturating_duration_since(journey.started) >= group.timeouts.first_byte
+        || journey.deadline(group).is_some_and(|deadline| now >= deadline);
     // A kept connection that ends as it is used again is no sign of load; a new one that ends without an answer may be.
-    let allowed = !is_late && (proven.reused || group.take_retry(now));
+    let allowed = !is_late && (proven.stale || group.take_retry(now));
     match (allowed, whole, copy) {
         (true, Some(request), _) => Some(*request),
         (true, None, Some(copy)) => copy.again().await,
@@ -120,7 +123,7 @@ fn note(
         }
     }
     // A kept connection that its server closed before anything was sent is no attempt.
-    if !(reused && unsent) {
+    if !(reused && unsent && error == AttemptError::Reset) {
         journey.note(server, started, span_id, (stage, outcome), None);
     }
 }

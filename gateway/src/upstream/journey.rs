@@ -31,6 +31,12 @@ impl<'a> Journey<'a> {
         Self { started: now, attempts, tried: [0; MAX_TURNS], turned: 0, turns: 0 }
     }
 
+    /// When the response head must be there.
+    #[must_use]
+    pub fn deadline(&self, group: &Group) -> Option<Instant> {
+        group.timeouts.total.and_then(|total| self.started.checked_add(total))
+    }
+
     /// The next server that may be tried: one that was not, as long as `retry.attempts` allows.
     #[must_use]
     pub fn may_try<'g>(&self, group: &'g Group) -> Option<&'g Arc<Server>> {
