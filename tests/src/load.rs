@@ -77,6 +77,9 @@ impl Report {
     }
 }
 
+/// Between an answer and the next request: steady traffic is not a flood, whose log would fill the memory of a test that takes long.
+const PAUSE: Duration = Duration::from_millis(1);
+
 fn ask(address: SocketAddr, request: &Request, stop: &AtomicBool, done: &AtomicUsize) -> Report {
     let mut report = Report::default();
     let mut connection = None;
@@ -92,6 +95,7 @@ fn ask(address: SocketAddr, request: &Request, stop: &AtomicBool, done: &AtomicU
         }
         report.times.push(started.elapsed());
         done.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(PAUSE);
     }
     report
 }
