@@ -31,7 +31,7 @@ pub async fn send(
     attempts: &mut Vec<Attempt>,
 ) -> Result<Answered, Failure> {
     group.count_request();
-    let may_repeat = group.retry.safe && is_repeatable(&request);
+    let may_repeat = group.retry.safe && group.retry.attempts > 0 && is_repeatable(&request);
     let mut journey = Journey::new(attempts, Instant::now());
     let server = journey.turn(group).ok_or(Failure::NoHealthyServer)?;
     let mut dialled = dial(pool, group, server, &mut journey).await.map_err(failure)?;
