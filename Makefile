@@ -7,7 +7,15 @@ GUESTS    := $(notdir $(patsubst %/,%,$(wildcard tests/fixtures/guests/*/)))
 WASM      := --profile policies --target wasm32-wasip2
 OUT       := $(or $(CARGO_TARGET_DIR),target)/wasm32-wasip2/policies
 
-.PHONY: help demo test lint build policies guests bench clean toolchain
+FUZZ      := head chunks http2 proxy_header client_hello
+FUZZ_DIR  := $(abspath $(or $(CARGO_TARGET_DIR),target))/fuzz
+FUZZ_SECONDS ?= 600
+HOST      = $(shell rustc -vV | sed -n 's/^host: //p')
+# Coverage counters for libFuzzer from the stable compiler.
+COVERAGE  := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
+
+.PHONY: help demo test lint build policies guests bench fuzz clean toolchain
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -38,6 +46,18 @@ guests: toolchain ## target/guests/*.wasm: the plugins that tests use
 
 bench: build guests ## CPU per request beside nginx and HAProxy, when they are installed
 	$(CARGO) run --release -p weir-tests --bin bench
+
+fuzz: ## Whatever reads bytes from the network, given any bytes, for FUZZ_SECONDS in all (600)
+	@mkdir -p $(FUZZ_DIR)
+	RUSTFLAGS="$(COVERAGE)" CARGO_TARGET_DIR=$(FUZZ_DIR) $(CARGO) build --release --bins --locked --target $(HOST) --manifest-path tests/fuzz/Cargo.toml
+	@found=; for target in $(FUZZ); do \
+		corpus=$(FUZZ_DIR)/corpus/$$target; log=$(FUZZ_DIR)/$$target.log; mkdir -p $$corpus; \
+		WEIR_SEEDS=$$corpus $(FUZZ_DIR)/$(HOST)/release/$$target $$corpus -max_len=2048 -timeout=10 -rss_limit_mb=1024 -verbosity=0 \
+			-max_total_time=$$(( $(FUZZ_SECONDS) / $(words $(FUZZ)) )) -print_final_stats=1 -artifact_prefix=$(FUZZ_DIR)/$$target- \
+			> $$log 2>&1 || found="$$found $$target"; \
+		echo "fuzz $$target: $$(sed -n 's/^stat::number_of_executed_units: *//p' $$log) inputs"; \
+		grep -E 'panicked|ERROR: libFuzzer|Test unit written' -A 3 $$log || true; \
+	done; test -z "$$found" || { echo "fuzz: see target/fuzz/*.log of$$found"; exit 1; }
 
 clean: ## Remove everything that was built
 	$(CARGO) clean

@@ -1,0 +1,1 @@
+../../../gateway/src/tls/client_hello.rs

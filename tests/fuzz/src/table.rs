@@ -1,0 +1,1 @@
+../../tests/smuggling/table.rs
