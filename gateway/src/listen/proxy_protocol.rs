@@ -32,14 +32,22 @@ async fn read_v1(stream: &mut (impl AsyncRead + Unpin), start: [u8; 12]) -> Resu
         line.push(stream.read_u8().await.map_err(|error| format!("version 1: {error}"))?);
     }
     let text = std::str::from_utf8(&line).map_err(|_| "version 1: not ASCII".to_owned())?;
-    let fields: Vec<&str> = text.trim_end().split(' ').collect();
+    let fields: Vec<&str> = text.strip_suffix("\r\n").unwrap_or(text).split(' ').collect();
     match fields.as_slice() {
         ["PROXY", "UNKNOWN", ..] => Ok(None),
-        ["PROXY", "TCP4" | "TCP6", source, _, _, _] => {
-            source.parse::<IpAddr>().map(|ip| Some(ip.to_canonical())).map_err(|_| "version 1: bad source address".to_owned())
+        ["PROXY", family @ ("TCP4" | "TCP6"), source, destination, source_port, destination_port] => {
+            let address = |text: &str| text.parse::<IpAddr>().ok().filter(|ip| ip.is_ipv4() == (*family == "TCP4"));
+            let client = address(source).ok_or("version 1: bad source address")?;
+            address(destination).ok_or("version 1: bad destination address")?;
+            let ports = [source_port, destination_port].iter().all(|port| is_port(port));
+            if ports { Ok(Some(client.to_canonical())) } else { Err("version 1: bad port".to_owned()) }
         }
         _ => Err("version 1: bad fields".to_owned()),
     }
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
 async fn read_v2(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<IpAddr>, String> {
@@ -92,6 +100,11 @@ mod tests {
         check(b"PROXY TCP6 2001:db8::1 2001:db8::2 5 443\r\nGET", Ok(Some("2001:db8::1")));
         check(b"PROXY UNKNOWN\r\nGET", Ok(None));
         check(b"PROXY TCP4 x y 5 443\r\nGET", Err("bad source"));
+        check(b"PROXY TCP4 2001:db8::1 192.0.2.1 5 443\r\nGET", Err("bad source"));
+        check(b"PROXY TCP6 2001:db8::1 192.0.2.1 5 443\r\nGET", Err("bad destination"));
+        check(b"PROXY TCP4 203.0.113.9 192.0.2.1 5 65536\r\nGET", Err("bad port"));
+        check(b"PROXY TCP4 203.0.113.9 192.0.2.1 +5 443\r\nGET", Err("bad port"));
+        check(b"PROXY TCP4 203.0.113.9 192.0.2.1 5 443 \r\nGET", Err("bad fields"));
         check(b"GET / HTTP/1.1\r\n\r\n", Err("no PROXY header"));
         check(&[b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat(), Err("too long"));
         let v2 = |rest: &[u8]| [SIGNATURE.as_slice(), rest, b"GET"].concat();

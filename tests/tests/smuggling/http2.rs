@@ -60,7 +60,7 @@ use Verdict::{Refused, Reset, Status};
 
 /// Row, what replaces or (with other names) follows the fields of an ordinary GET, and the verdict. A pseudo-header with the value `-` is
 /// left out.
-const CASES: &[(&str, &[(&[u8], &[u8])], Verdict)] = &[
+const CASES: &[(&str, &[Field<'static>], Verdict)] = &[
     ("D1", &[(b":path", b"/a\r\nX: y")], Reset),
     ("D1", &[(b":path", b"/a\nX: y")], Reset),
     ("D1", &[(b":path", b"/a b")], Refused),
@@ -137,7 +137,7 @@ const CASES: &[(&str, &[(&[u8], &[u8])], Verdict)] = &[
     ("K4", &[(b"expect", b"x 100-continue")], Status(417)),
 ];
 
-fn fields<'a>(case: &[(&'a [u8], &'a [u8])]) -> Vec<Field<'a>> {
+fn fields<'a>(case: &[Field<'a>]) -> Vec<Field<'a>> {
     let base: [Field<'a>; 4] =
         [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"site.test"), (b":path", b"/case")];
     let mut rest = case.to_vec();

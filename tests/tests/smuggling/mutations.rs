@@ -4,12 +4,19 @@ use super::table::Case;
 use super::table::case;
 
 /// Where a byte is put, for `@`; the verdict; and the bytes that are legal or mean something else there.
-const PLACES: [(&str, &str, &[u8]); 16] = [
+const PLACES: [(&str, &str, &[u8]); 22] = [
     ("{post}Transfer-Encoding@: chunked\\r\\n\\r\\n0\\r\\n\\r\\n", "R400 *", b":+-_0"),
     ("{post}Transfer-Encoding:@chunked\\r\\n\\r\\n0\\r\\n\\r\\n", "R400 *", b" \t"),
     ("{post}Transfer-Encoding: @ chunked\\r\\n\\r\\n0\\r\\n\\r\\n", "R400 *", b" \t"),
     ("{post}Transfer-Encoding: chunked@\\r\\n\\r\\n0\\r\\n\\r\\n", "R400 *", b" \t"),
     ("{post}@Transfer-Encoding: chunked\\r\\nContent-Length: 5\\r\\n\\r\\n0\\r\\n\\r\\n", "R400 *", b"+-_0"),
+    // A line end with something in it.
+    ("{post}X: y@\\nTransfer-Encoding: chunked\\r\\n\\r\\n0\\r\\n\\r\\n", "R400 *", b"\r"),
+    ("{post}X: y\\r@Transfer-Encoding: chunked\\r\\n\\r\\n0\\r\\n\\r\\n", "R400 *", b"\n"),
+    ("{post}X: y\\r@\\nTransfer-Encoding: chunked\\r\\n\\r\\n0\\r\\n\\r\\n", "R400 *", b""),
+    ("{post}Transfer-Encoding: chunked\\r@\\r\\n\\r\\n0\\r\\n\\r\\n", "R400 *", b"\n"),
+    ("{post}Transfer-Encoding@\\r\\n: chunked\\r\\n\\r\\n0\\r\\n\\r\\n", "R400 *", b""),
+    ("{post}Content-Length: 5\\r\\n@\\r\\nhello", "R400 *", b""),
     ("{post}Content-Length@: 5\\r\\n\\r\\nhello", "R400 *", b":+-_0"),
     ("{post}Content-Length:@5\\r\\n\\r\\nhello", "R400 *", b" \t0123456789"),
     ("{post}Content-Length: 5@\\r\\n\\r\\nhello", "R400 *", b" \t0123456789"),
