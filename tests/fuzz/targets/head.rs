@@ -1,15 +1,18 @@
 #![no_main]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use http::header::{CONNECTION, HeaderValue};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use libfuzzer_sys::fuzz_target;
-use weir_fuzz::http::guard::Limits;
+use weir_fuzz::guarded::{Fork, Guarded};
 use weir_fuzz::http::guard::stream::{Stream, Then};
+use weir_fuzz::http::guard::{Limits, Refusal};
 use weir_fuzz::pieces::pieces;
 use weir_fuzz::reference::{Request, requests};
 use weir_fuzz::seeds;
@@ -56,31 +59,42 @@ fn through(pieces: &[&[u8]], opens: bool) -> Passed {
     passed
 }
 
-/// What hyper's server makes of the bytes, set up as the gateway's is.
-fn hyper_reads(bytes: &[u8]) -> (Vec<Request>, bool) {
-    let seen = Rc::new(RefCell::new(Vec::new()));
-    let own = Rc::clone(&seen);
+/// What hyper's server makes of a connection behind the gateway's stream, set up as the gateway's is: the requests, whether the last of
+/// them stands for a refused head, and whether hyper itself found something wrong.
+fn hyper_reads(pieces: &[&[u8]]) -> (Vec<Request>, Option<Refusal>, bool) {
+    let (seen, fork) = (Rc::new(RefCell::new(Vec::new())), Arc::<Fork>::default());
+    let refused = Rc::new(Cell::new(None));
+    let (own, told, ends) = (Rc::clone(&seen), Arc::clone(&fork), Rc::clone(&refused));
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let seen = Rc::clone(&own);
+        let (seen, fork, refused) = (Rc::clone(&own), Arc::clone(&told), Rc::clone(&ends));
         async move {
-            let (parts, body) = request.into_parts();
             let at = seen.borrow().len();
+            let mut response = hyper::Response::new(Empty::<bytes::Bytes>::new());
+            // Of no method that changes what follows.
+            *response.status_mut() = hyper::StatusCode::NOT_FOUND;
+            assert!(refused.get().is_none(), "a request behind a refused one");
+            if let Some(refusal) = fork.refused(at as u64 + 1) {
+                refused.set(Some(refusal.refusal));
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                return Ok(response);
+            }
+            let (parts, body) = request.into_parts();
             let asked = format!("{} {}", parts.method, parts.uri);
             seen.borrow_mut().push(Request { asked, body: None });
             if let Ok(body) = body.collect().await {
                 seen.borrow_mut()[at].body = Some(body.to_bytes().to_vec());
             }
-            let mut response = hyper::Response::new(Empty::<bytes::Bytes>::new());
-            *response.status_mut() = hyper::StatusCode::NOT_FOUND;
+            fork.answered(at as u64 + 1, false);
             Ok::<_, Infallible>(response)
         }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     // Everything arrives at once, and so does the end.
     builder.max_buf_size(8192).max_headers(LIMITS.fields).half_close(true);
-    let ended = run(builder.serve_connection(TokioIo::new(Wire::new(&[bytes])), service));
+    let stream = Guarded::new(Wire::new(pieces), LIMITS, fork);
+    let ended = run(builder.serve_connection(TokioIo::new(stream), service));
     let parse = ended.is_err_and(|error| error.is_parse() || error.is_parse_too_large());
-    (seen.take(), parse)
+    (seen.take(), refused.get(), parse)
 }
 
 fuzz_target!(init: seeds::write(seeds::heads()), |input: &[u8]| {
@@ -103,7 +117,10 @@ fuzz_target!(init: seeds::write(seeds::heads()), |input: &[u8]| {
     let http = &cut.bytes[..cut.tunnel.unwrap_or(cut.bytes.len())];
     let expected = requests(http);
     assert_eq!(expected.len() as u64, cut.heads);
-    let (seen, is_parse_error) = hyper_reads(http);
+    if opens {
+        return;
+    }
+    let (seen, refusal, is_parse_error) = hyper_reads(&pieces);
     // hyper stops after the last request of a connection that closes.
     assert!(seen.len() <= expected.len(), "{seen:?} {expected:?}");
     for (own, other) in seen.iter().zip(&expected) {
@@ -113,6 +130,9 @@ fuzz_target!(init: seeds::write(seeds::heads()), |input: &[u8]| {
         let is_last = std::ptr::eq(own, seen.last().expect("one of them"));
         assert!(own.body == other.body || (own.body.is_none() && is_last), "{own:?} {other:?}");
     }
-    // The only thing hyper may still find wrong is a target that goes no further than the gateway's own check.
+    if let Some(refusal) = refusal {
+        assert_eq!(seen.len(), expected.len());
+        assert!(matches!(cut.end, Some(Then::Refused(_))), "{refusal}");
+    }
     assert!(!is_parse_error, "{}", http.escape_ascii());
 });
