@@ -14,7 +14,7 @@ use crate::http1::client::Connection;
 use crate::observe::metrics::Active;
 use crate::observe::record::{AccessRecord, DecidedBy};
 use crate::runtime::snapshot::Site;
-use crate::runtime::worker::Worker;
+use crate::runtime::worker::{OpenTunnel, Worker};
 
 /// How a response body ended.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +79,12 @@ impl Finish {
             worker,
             _active: active,
         })
+    }
+
+    /// Counts the exchange as a tunnel from now on.
+    #[must_use]
+    pub fn tunnel(&self) -> OpenTunnel {
+        self.worker.tunnel()
     }
 
     /// Counts response bytes.

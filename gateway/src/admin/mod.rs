@@ -2,7 +2,9 @@
 
 mod client;
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -21,7 +23,9 @@ pub use client::{AdminError, call};
 use crate::config::{self, AdminAddress};
 use crate::observe::metrics;
 use crate::runtime::builder::Event;
+use crate::runtime::control::UpgradeReply;
 use crate::runtime::plugins::{Row, Status};
+use crate::runtime::upgrade::Refusal;
 use crate::runtime::worker::Shared;
 use crate::upstream::report;
 
@@ -34,6 +38,8 @@ pub struct State {
     pub plugins: Arc<Status>,
     /// Orders for the builder.
     pub events: mpsc::UnboundedSender<Event>,
+    /// Orders for the control thread.
+    pub upgrades: mpsc::UnboundedSender<UpgradeReply>,
 }
 
 /// A bound admin address.
@@ -43,13 +49,56 @@ pub enum Socket {
     Unix(UnixListener),
     /// A TCP address, and the token that every request must carry.
     Tcp(TcpListener, Arc<str>),
+    /// None: it has been given away.
+    None,
 }
 
-/// Binds the admin address. Call within a runtime.
+/// The admin socket for a successor.
+#[derive(Debug)]
+pub struct Passed {
+    /// Where it is, as text.
+    pub address: String,
+    /// It.
+    pub descriptor: OwnedFd,
+}
+
+impl Socket {
+    /// A second handle of it.
+    ///
+    /// # Errors
+    /// The system gives no more descriptors, or knows no address of it.
+    pub fn pass(&self) -> std::io::Result<Passed> {
+        let (address, descriptor) = match self {
+            Self::Unix(listener) => {
+                let address = listener.local_addr()?;
+                let path = address.as_pathname().ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+                (unix_text(path), listener.as_fd())
+            }
+            Self::Tcp(listener, _) => (listener.local_addr()?.to_string(), listener.as_fd()),
+            Self::None => return Err(std::io::ErrorKind::NotConnected.into()),
+        };
+        Ok(Passed { address, descriptor: descriptor.try_clone_to_owned()? })
+    }
+}
+
+/// An admin address as text.
+#[must_use]
+pub fn text(address: &AdminAddress) -> String {
+    match address {
+        AdminAddress::Unix(path) => unix_text(path),
+        AdminAddress::Tcp { address, .. } => address.to_string(),
+    }
+}
+
+fn unix_text(path: &Path) -> String {
+    format!("unix:{}", path.display())
+}
+
+/// Binds the admin address, or takes the socket that a predecessor has bound there. Call within a runtime.
 ///
 /// # Errors
 /// It cannot be had: another gateway has it, or the token cannot be read.
-pub fn bind(address: &AdminAddress) -> Result<Socket, config::Error> {
+pub fn bind(address: &AdminAddress, inherited: Option<OwnedFd>) -> Result<Socket, config::Error> {
     let error = |key: &str, message: String, hint: &str| config::Error {
         location: None,
         key: format!("server.{key}"),
@@ -58,16 +107,21 @@ pub fn bind(address: &AdminAddress) -> Result<Socket, config::Error> {
     };
     match address {
         AdminAddress::Unix(path) => {
+            let wrong = |cause: std::io::Error| {
+                let message = format!("cannot listen at {}: {cause}", path.display());
+                error("admin", message, "name a path in a directory this user may write to")
+            };
+            if let Some(descriptor) = inherited {
+                let listener = std::os::unix::net::UnixListener::from(descriptor);
+                listener.set_nonblocking(true).map_err(wrong)?;
+                return UnixListener::from_std(listener).map(Socket::Unix).map_err(wrong);
+            }
             // A socket that nobody answers at is left over from a gateway that was killed.
             if std::os::unix::net::UnixStream::connect(path).is_ok() {
                 let message = format!("another gateway answers at {}", path.display());
                 return Err(error("admin", message, "give each gateway its own state directory"));
             }
             drop(std::fs::remove_file(path));
-            let wrong = |cause: std::io::Error| {
-                let message = format!("cannot listen at {}: {cause}", path.display());
-                error("admin", message, "name a path in a directory this user may write to")
-            };
             let listener = UnixListener::bind(path).map_err(wrong)?;
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(wrong)?;
             Ok(Socket::Unix(listener))
@@ -81,15 +135,16 @@ pub fn bind(address: &AdminAddress) -> Result<Socket, config::Error> {
             }
             let wrong =
                 |cause: std::io::Error| error("admin", format!("cannot listen on {address}: {cause}"), "name a free address");
-            let socket = std::net::TcpListener::bind(address).map_err(wrong)?;
+            let socket = inherited.map_or_else(|| std::net::TcpListener::bind(address), |descriptor| Ok(descriptor.into()));
+            let socket = socket.map_err(wrong)?;
             socket.set_nonblocking(true).map_err(wrong)?;
             Ok(Socket::Tcp(TcpListener::from_std(socket).map_err(wrong)?, secret.trim().into()))
         }
     }
 }
 
-/// Serves the API until the task is ended.
-pub async fn serve(socket: Socket, state: Arc<State>) {
+/// Serves the API until `stop`; answers under way are finished then.
+pub async fn serve(socket: Socket, state: Arc<State>, stop: impl Future<Output = ()> + Send + 'static) {
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
@@ -98,13 +153,15 @@ pub async fn serve(socket: Socket, state: Arc<State>) {
         .route("/v1/plugins", get(plugins))
         .route("/v1/upstreams", get(upstreams))
         .route("/v1/reload", post(reload))
+        .route("/v1/upgrade", post(upgrade))
         .with_state(state);
     let served = match socket {
-        Socket::Unix(listener) => axum::serve(listener, router).await,
+        Socket::Unix(listener) => axum::serve(listener, router).with_graceful_shutdown(stop).await,
         Socket::Tcp(listener, secret) => {
             let guarded = router.layer(from_fn(move |request, next| authorise(Arc::clone(&secret), request, next)));
-            axum::serve(listener, guarded).await
+            axum::serve(listener, guarded).with_graceful_shutdown(stop).await
         }
+        Socket::None => return,
     };
     if let Err(error) = served {
         tracing::error!("the admin API cannot be served: {error}");
@@ -120,7 +177,7 @@ async fn authorise(secret: Arc<str>, request: Request, next: Next) -> Response {
 }
 
 async fn readyz(Extracted(state): Extracted<Arc<State>>) -> Response {
-    if state.shared.draining.load(std::sync::atomic::Ordering::Relaxed) {
+    if state.shared.leaving.load(std::sync::atomic::Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
     }
     "ready\n".into_response()
@@ -224,5 +281,27 @@ async fn reload(Extracted(state): Extracted<Arc<State>>) -> Response {
         Ok(Ok(generation)) => Json(json!({ "generation": generation })).into_response(),
         Ok(Err(errors)) => (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "errors": errors.to_json() }))).into_response(),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the gateway is ending\n").into_response(),
+    }
+}
+
+async fn upgrade(Extracted(state): Extracted<Arc<State>>) -> Response {
+    let (reply, result) = oneshot::channel();
+    if state.upgrades.send(reply).is_err() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the gateway is ending\n").into_response();
+    }
+    match result.await.unwrap_or(Err(Refusal::Ending)) {
+        Ok(successor) => Json(json!({ "pid": successor.pid, "version": successor.version })).into_response(),
+        Err(refusal) => {
+            let status = match &refusal {
+                Refusal::Busy => StatusCode::CONFLICT,
+                Refusal::Ending => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::UNPROCESSABLE_ENTITY,
+            };
+            let errors = match &refusal {
+                Refusal::Failed(errors) => errors.clone(),
+                _ => json!([]),
+            };
+            (status, Json(json!({ "reason": refusal.to_string(), "errors": errors }))).into_response()
+        }
     }
 }

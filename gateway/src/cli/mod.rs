@@ -3,15 +3,18 @@
 pub mod bundled;
 mod plugins;
 pub mod print;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use sd_notify::NotifyState;
 use serde_json::json;
 
 use crate::config::{self, Errors};
 use crate::runtime::run;
+use crate::runtime::upgrade::successor::notify;
 use crate::{admin, demo};
 
 /// A programmable edge gateway with hot-swappable WebAssembly policies.
@@ -70,6 +73,17 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Replace the running gateway by the binary that now lies at its path, without losing a connection
+    Upgrade {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Accepted for clarity: an upgrade always waits until the new process serves or has failed
+        #[arg(long)]
+        wait: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,11 +135,17 @@ pub fn main() -> ExitCode {
         Command::Plugins { command: Some(PluginsCommand::Unpack { directory }), json, .. } => unpack(&directory, json),
         Command::Plugins { command: None, file, json } => plugins::show(&file.path(), json),
         Command::Reload { file, json, wait: _ } => reload(&file.path(), json),
+        Command::Upgrade { file, json, wait: _ } => upgrade::run(&file.path(), json),
     }
 }
 
 fn run_gateway(path: &Path) -> ExitCode {
-    let running = match run::start(path) {
+    // First of all: it reads what was left in the environment and on standard input.
+    let origin = match run::Origin::find() {
+        Ok(origin) => origin,
+        Err(errors) => return refuse(&errors),
+    };
+    let running = match run::start(path, origin) {
         Ok(running) => running,
         Err(errors) => return refuse(&errors),
     };
@@ -133,8 +153,7 @@ fn run_gateway(path: &Path) -> ExitCode {
         print::err(&format!("listening on {url}"));
     }
     print::err(&format!("admin on {}", running.admin()));
-    // A service manager that does not listen is none.
-    drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+    notify(&[NotifyState::Ready]);
     print::err("ready");
     match running.wait() {
         Ok(()) => ExitCode::SUCCESS,
@@ -201,17 +220,21 @@ fn reload(path: &Path, json: bool) -> ExitCode {
                 print::out(&answer.to_string());
                 return ExitCode::FAILURE;
             }
-            for error in answer.get("errors").and_then(serde_json::Value::as_array).into_iter().flatten() {
-                let text = |key: &str| error.get(key).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-                let line = error.get("line").and_then(serde_json::Value::as_u64).unwrap_or_default();
-                let hint =
-                    Some(text("hint")).filter(|hint| !hint.is_empty()).map_or_else(String::new, |hint| format!("; {hint}"));
-                print::err(&format!("error: {}:{line}: {}: {}{hint}", text("file"), text("key"), text("message")));
-            }
+            print_errors(&answer);
             print::err("hint: the configuration that was running is still running");
             ExitCode::FAILURE
         }
         Err(error) => fail(&error.to_string(), "start one with `weir run`"),
+    }
+}
+
+/// The mistakes of a configuration that the gateway refused.
+fn print_errors(answer: &serde_json::Value) {
+    for error in answer.get("errors").and_then(serde_json::Value::as_array).into_iter().flatten() {
+        let text = |key: &str| error.get(key).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+        let line = error.get("line").and_then(serde_json::Value::as_u64).unwrap_or_default();
+        let hint = Some(text("hint")).filter(|hint| !hint.is_empty()).map_or_else(String::new, |hint| format!("; {hint}"));
+        print::err(&format!("error: {}:{line}: {}: {}{hint}", text("file"), text("key"), text("message")));
     }
 }
 

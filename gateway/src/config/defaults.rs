@@ -32,6 +32,12 @@ pub(super) const WRITE_IDLE: Duration = Duration::from_secs(30);
 pub(super) const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 // Long enough for ordinary answers, shorter than the 90 s after which service managers kill.
 pub(super) const DRAIN: Duration = Duration::from_secs(30);
+// Most clients ask again within it and learn by an answer that the connection ends; thousands of agents come back spread, not at once.
+pub(super) const DRAIN_IDLE: Duration = Duration::from_secs(5);
+// A remote-control session may be finished, and a forgotten one does not keep the old process for a day.
+pub(super) const DRAIN_TUNNELS: Duration = Duration::from_secs(600);
+// Compiling every plugin anew, after a change of the engine, takes about half of it on two cores.
+pub(super) const UPGRADE: Duration = Duration::from_secs(30);
 
 // A warm call takes microseconds: ten milliseconds is a loop, not work.
 pub(super) const POLICY_CPU: Duration = Duration::from_millis(10);

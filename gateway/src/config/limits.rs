@@ -31,6 +31,14 @@ pub struct Limits {
     pub tunnel_idle: Duration,
     /// What is left to running requests when the process stops. Default 30 s.
     pub drain: Duration,
+    /// Within which idle connections are closed, one after another, when the process stops. Default 5 s.
+    pub drain_idle: Duration,
+    /// What is left to tunnels when a new binary has taken over. Default 10 min.
+    pub drain_tunnels: Duration,
+    /// For how long a process that was told to stop still accepts while `/readyz` says no. Default: not at all.
+    pub drain_grace: Option<Duration>,
+    /// For a new binary to be ready. Default 30 s.
+    pub upgrade: Duration,
 }
 
 impl Default for Limits {
@@ -47,6 +55,10 @@ impl Default for Limits {
             write_idle: defaults::WRITE_IDLE,
             tunnel_idle: defaults::TUNNEL_IDLE,
             drain: defaults::DRAIN,
+            drain_idle: defaults::DRAIN_IDLE,
+            drain_tunnels: defaults::DRAIN_TUNNELS,
+            drain_grace: None,
+            upgrade: defaults::UPGRADE,
         }
     }
 }
@@ -78,6 +90,10 @@ pub(super) fn limits(reader: Option<Reader<'_, '_>>) -> Limits {
         write_idle: reader.or("write_idle", default.write_idle, values::duration),
         tunnel_idle: reader.or("tunnel_idle", default.tunnel_idle, values::duration),
         drain: reader.or("drain", default.drain, values::duration),
+        drain_idle: reader.or("drain_idle", default.drain_idle, values::duration),
+        drain_tunnels: reader.or("drain_tunnels", default.drain_tunnels, values::duration),
+        drain_grace: reader.optional("drain_grace", values::duration),
+        upgrade: reader.or("upgrade", default.upgrade, values::duration),
     };
     reader.finish();
     limits

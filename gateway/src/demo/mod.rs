@@ -104,7 +104,7 @@ fn serve(options: &Options) -> Result<bool, DemoError> {
     let origin = Origin::start(files::ORIGIN_HOST).map_err(DemoError::Origin)?;
     let directory = Directory::create(keep.clone())?;
     directory.fill(Settings { tls, plain, origin: origin.address(), log_to_file: check })?;
-    let running = run::start(&directory.configuration())?;
+    let running = run::start(&directory.configuration(), run::Origin::find()?)?;
     let addresses: Vec<(String, SocketAddr)> = running.addresses().to_vec();
     let listener = addresses.iter().find(|(url, _)| url.starts_with("https://")).ok_or(DemoError::NoListener)?.1;
     let cases = cases::cases(&directory, listener.port());

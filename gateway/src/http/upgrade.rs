@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -29,15 +30,25 @@ pub struct Tunnel {
     pub finish: Box<Finish>,
 }
 
-/// Relays bytes both ways until both sides have ended, one has failed, or nothing moves for the tunnel's idle time; then ends the exchange.
+/// Relays bytes both ways until both sides have ended, one has failed, nothing moves for the tunnel's idle time, or the process closes its
+/// tunnels; then ends the exchange.
 pub async fn run(downstream: &RefCell<Downstream>, tunnel: Tunnel) {
     let Tunnel { mut upstream, idle, mut finish } = tunnel;
     let (mut up, mut down) = (Direction::default(), Direction::default());
     let mut deadline = Deadline::default();
     let mut quiet = (0, Instant::now());
+    let mut open = finish.tunnel();
+    let mut closing = pin!(open.signal.close_tunnels());
+    let mut is_closing = false;
     poll_fn(|context| {
         let client = &mut downstream.borrow_mut().wire;
         let server = upstream.wire();
+        if !is_closing && closing.as_mut().poll(context).is_ready() {
+            is_closing = true;
+            quiet.1 = Instant::now();
+            up.ended = true;
+            down.ended = true;
+        }
         let ended = (up.poll(client, server, context), down.poll(server, client, context));
         match ended {
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) | (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => {

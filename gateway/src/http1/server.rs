@@ -38,6 +38,9 @@ const MAX_UNWANTED: u64 = 64 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
 const MAX_LINGER: usize = 1024 * 1024;
 
+/// How long a connection that has just fallen idle stays open while the process ends.
+const BREATH: Duration = Duration::from_secs(1);
+
 /// Serves a connection to its end.
 pub async fn serve(worker: Rc<Worker>, conn: Rc<Conn>, io: Io) {
     let mut session = Session::new(worker, conn, io);
@@ -63,6 +66,7 @@ pub async fn serve(worker: Rc<Worker>, conn: Rc<Conn>, io: Io) {
                 session.worker.shared.recorder.record_connection(record);
                 return;
             }
+            Next::Closing => break,
             Next::End => return,
         }
     }
@@ -84,6 +88,8 @@ enum Next {
     Refused(Box<Refused>),
     /// A head that is not whole in time.
     Late,
+    /// Nothing has come for as long as a process that ends waits for it.
+    Closing,
     /// Nothing more.
     End,
 }
@@ -120,6 +126,8 @@ struct Session {
     limits: Limits,
     waits: Waits,
     deadline: Deadline,
+    /// When the process ends: the connection is closed from then on, when nothing happens on it.
+    close_idle_at: Option<Instant>,
     /// Where the fields of the head last read are.
     fields: Vec<(Span, Span)>,
     /// Whether the client may still be sending when the connection ends.
@@ -136,6 +144,7 @@ impl Session {
             limits: pipeline::head_limits(&limits),
             waits: Waits { idle: limits.idle, head: limits.request_head, write: limits.write_idle },
             deadline: Deadline::default(),
+            close_idle_at: None,
             fields: Vec::new(),
             lingers: false,
         }
@@ -181,8 +190,13 @@ impl Session {
             *since = Some((in_head, began));
             if !in_head {
                 self.fields = Vec::new();
-                if self.worker.is_draining() || drain(context).is_ready() {
-                    return Poll::Ready(Next::End);
+                if self.close_idle_at.is_none() && (drain(context).is_ready() || self.worker.is_draining()) {
+                    self.close_idle_at = Some(self.worker.idle_until().into());
+                }
+                // Not at once: a request may be on its way, and would be lost. Whoever was just answered may be about to ask again.
+                if let Some(time) = self.close_idle_at.map(|time| time.max(began + BREATH)) {
+                    ready!(self.deadline.poll(context, time.min(after(began, self.waits.idle))));
+                    return Poll::Ready(Next::Closing);
                 }
             }
             let wait = if in_head { self.waits.head } else { self.waits.idle };

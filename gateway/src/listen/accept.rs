@@ -1,12 +1,14 @@
 //! The accept loop: a permit and a spawn, never a wait for the peer.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 
 use super::conn;
 use crate::runtime::worker::Worker;
@@ -28,18 +30,32 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// Connections to take in a row before other tasks of the worker get their turn.
 const BURST: u32 = 32;
 
-/// Accepts until the task is ended.
-pub async fn accept(worker: Rc<Worker>, listener: TcpListener, listening: Arc<Listening>) {
+/// How an accept loop ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Stop {
+    /// Take what the kernel has accepted first: closing the socket would reset it.
+    pub empty_queue: bool,
+}
+
+/// Connections to take from the queue of a socket that is closed, at most: as many as the queue holds.
+const MAX_QUEUE: usize = 4096;
+
+/// Accepts until it is told to stop.
+pub async fn accept(worker: Rc<Worker>, listener: TcpListener, listening: Arc<Listening>, mut stopped: oneshot::Receiver<Stop>) {
     let mut burst = 0;
     loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                if let Some(permit) = Permit::take(&worker) {
-                    tokio::task::spawn_local(conn::run(Rc::clone(&worker), stream, peer, Arc::clone(&listening), permit));
-                } else {
-                    worker.shared.refused.fetch_add(1, Ordering::Relaxed);
-                    drop(stream);
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            stop = &mut stopped => {
+                if stop.is_ok_and(|stop| stop.empty_queue) {
+                    empty_queue(&worker, listener, &listening);
                 }
+                return;
+            }
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                begin(&worker, stream, peer, &listening);
                 burst += 1;
                 if burst == BURST {
                     burst = 0;
@@ -51,6 +67,33 @@ pub async fn accept(worker: Rc<Worker>, listener: TcpListener, listening: Arc<Li
                 tracing::warn!(listener = &*listening.name, "cannot accept: {error}");
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
+        }
+    }
+}
+
+fn begin(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, listening: &Arc<Listening>) {
+    if let Some(permit) = Permit::take(worker) {
+        tokio::task::spawn_local(conn::run(Rc::clone(worker), stream, peer, Arc::clone(listening), permit));
+    } else {
+        worker.shared.refused.fetch_add(1, Ordering::Relaxed);
+        drop(stream);
+    }
+}
+
+/// Takes everything that waits in the kernel. Asked directly: the runtime may not have heard of it yet.
+fn empty_queue(worker: &Rc<Worker>, listener: TcpListener, listening: &Arc<Listening>) {
+    let Ok(listener) = listener.into_std() else { return };
+    for _ in 0..MAX_QUEUE {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                if let Ok(stream) = stream {
+                    begin(worker, stream, peer, listening);
+                }
+            }
+            Err(error) if is_about_one_connection(&error) => {}
+            // Nothing more, or no descriptors.
+            Err(_) => return,
         }
     }
 }

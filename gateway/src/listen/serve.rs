@@ -35,9 +35,14 @@ pub async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(worker: R
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let mut drain = worker.drain_signal();
+    let draining = async {
+        drain.wait().await;
+        tokio::time::sleep_until(worker.idle_until().into()).await;
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = drain.wait() => {
+        () = draining => {
+            // Two steps: no new streams, please; and after a round trip, no more than these. Whatever is on its way is served.
             connection.as_mut().graceful_shutdown();
             connection.as_mut().await
         }

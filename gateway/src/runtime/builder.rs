@@ -19,6 +19,7 @@ use crate::config::{self, Config, Errors};
 use crate::observe::Metrics;
 use crate::route::Hosts;
 use crate::tls;
+use crate::tls::tickets::{TicketKey, Tickets};
 use crate::upstream::{Group, Groups};
 
 /// Builds snapshots.
@@ -27,18 +28,27 @@ pub struct Builder {
     host: Arc<Host>,
     plugins: Plugins,
     groups: Groups,
+    tickets: Arc<Tickets>,
     ticketer: Arc<dyn ProducesTickets>,
     generation: u64,
 }
 
 impl Builder {
-    /// A builder without any plugin yet.
+    /// A builder without any plugin yet, with the ticket keys of a predecessor.
     ///
     /// # Errors
     /// The system has no randomness.
-    pub fn new(host: Arc<Host>) -> Result<Self, String> {
+    pub fn new(host: Arc<Host>, keys: &[TicketKey]) -> Result<Self, String> {
         let plugins = Plugins::new(Arc::clone(&host));
-        Ok(Self { host, plugins, groups: Groups::default(), ticketer: tls::certificates::ticketer()?, generation: 0 })
+        let tickets = Arc::new(Tickets::new(keys)?);
+        let ticketer = Arc::<Tickets>::clone(&tickets);
+        Ok(Self { host, plugins, groups: Groups::default(), tickets, ticketer, generation: 0 })
+    }
+
+    /// The ticket keys, for a successor.
+    #[must_use]
+    pub fn tickets(&self) -> Arc<Tickets> {
+        Arc::clone(&self.tickets)
     }
 
     /// The plugin host.

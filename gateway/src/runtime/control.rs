@@ -1,113 +1,27 @@
-//! The control thread: health checks, listeners, the admin API, signals. Nothing on it is in the path of a request.
+//! The control thread: health checks, listeners, the admin API, signals, upgrades. Nothing on it is in the path of a request.
 
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use tokio::net::TcpSocket;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::builder::Event;
+use super::drain::{Open, Orders, Plan};
+use super::listeners::Listeners;
 use super::snapshot::Snapshot;
+use super::sockets::Inherited;
+use super::upgrade::successor::notify;
+use super::upgrade::{Heritage, Refusal, Successor};
 use super::worker::{Command, Handle, Shared};
 use crate::admin;
-use crate::config::{self, Listener};
-use crate::listen::accept::Listening;
 use crate::upstream::probe;
-
-/// Connections the kernel holds for a worker that is busy.
-const BACKLOG: u32 = 4096;
-
-/// A listener in use.
-#[derive(Debug)]
-pub struct Bound {
-    /// As configured.
-    pub listener: Listener,
-    /// Where it really is.
-    pub address: SocketAddr,
-    /// The number of its arrival at the workers.
-    index: usize,
-    /// Kept, so that the same address can be served in another form without letting go of it.
-    socket: StdListener,
-}
-
-/// The listeners of a process.
-#[derive(Debug, Default)]
-pub struct Listeners {
-    bound: Vec<Bound>,
-    next: usize,
-}
-
-impl Listeners {
-    /// Binds what is new and lets go of what is gone. What cannot be bound is an error and changes nothing else.
-    ///
-    /// # Errors
-    /// Every listener that cannot be bound.
-    pub fn apply(&mut self, wanted: &[Listener], workers: &[Handle]) -> Result<(), Vec<config::Error>> {
-        let mut errors = Vec::new();
-        let form = |listener: &Listener| (listener.address, listener.tls, listener.proxy_protocol);
-        let mut old = std::mem::take(&mut self.bound);
-        let mut changed = Vec::new();
-        for listener in wanted {
-            // Listeners on port 0 may repeat: each stands for one of its own.
-            match old.iter().position(|bound| form(&bound.listener) == form(listener)) {
-                Some(index) => self.bound.push(old.swap_remove(index)),
-                None => changed.push(listener),
-            }
-        }
-        for bound in &old {
-            workers.iter().for_each(|worker| worker.tell(Command::Unlisten(bound.index)));
-        }
-        for listener in changed {
-            let kept = old.iter().position(|bound| bound.listener.address == listener.address && listener.address.port() != 0);
-            let socket = kept.map_or_else(|| bind(listener.address), |index| Ok(old.swap_remove(index).socket));
-            if let Err(error) = socket.and_then(|socket| self.hand_out(listener, socket, workers)) {
-                errors.push(cannot_listen(listener, &error));
-            }
-        }
-        if errors.is_empty() { Ok(()) } else { Err(errors) }
-    }
-
-    /// What is bound, in the order it was bound.
-    #[must_use]
-    pub fn bound(&self) -> &[Bound] {
-        &self.bound
-    }
-
-    fn hand_out(&mut self, listener: &Listener, socket: StdListener, workers: &[Handle]) -> std::io::Result<()> {
-        let address = socket.local_addr()?;
-        let name = Arc::from(address.to_string());
-        let listening = Arc::new(Listening { name, tls: listener.tls, proxy_protocol: listener.proxy_protocol });
-        for worker in workers {
-            worker.tell(Command::Listen(socket.try_clone()?, Arc::clone(&listening)));
-        }
-        self.bound.push(Bound { listener: listener.clone(), address, index: self.next, socket });
-        self.next += 1;
-        Ok(())
-    }
-}
-
-fn bind(address: SocketAddr) -> std::io::Result<StdListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)?.into_std()
-}
-
-fn cannot_listen(listener: &Listener, error: &std::io::Error) -> config::Error {
-    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
-    let hint = match error.kind() {
-        AddrInUse => "another process listens there: `ss -ltnp` names it",
-        AddrNotAvailable => "no interface of this machine has this address",
-        PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
-        _ => "check the address",
-    };
-    config::Error {
-        location: Some(listener.at.clone()),
-        key: "listener.address".to_owned(),
-        message: format!("cannot listen on {}: {error}", listener.address),
-        hint: Some(hint.to_owned()),
-    }
-}
 
 /// What the control thread works with.
 #[derive(Debug)]
@@ -126,66 +40,249 @@ pub struct Control {
     pub admin_socket: admin::Socket,
     /// What the admin API answers from.
     pub admin: Arc<admin::State>,
+    /// Asks for an upgrade; each with where to tell the result.
+    pub upgrades: mpsc::UnboundedReceiver<UpgradeReply>,
+    /// What a successor is left besides listeners and what the snapshot knows.
+    pub heritage: Heritage,
 }
 
+/// Where the result of an upgrade is told.
+pub type UpgradeReply = oneshot::Sender<Result<Successor, Refusal>>;
+
+type Upgrading = (Pin<Box<dyn Future<Output = Result<Successor, Refusal>>>>, Option<UpgradeReply>);
+
+/// How often the end of connections is looked at while draining.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// A listener that could not be bound is tried again: the address may be that of one that is just being closed.
+const BIND_AGAIN: Duration = Duration::from_millis(500);
+const BIND_ATTEMPTS: u32 = 4;
+/// For the last answers of the admin API.
+const ADMIN_GOODBYE: Duration = Duration::from_secs(2);
+
 impl Control {
-    /// Runs until `stop` is told, then drains. Call in a `LocalSet`.
-    pub async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+    /// Runs until `stop` is told or a successor serves, then drains. Told again, it hurries. Call in a `LocalSet`.
+    pub async fn run(mut self, mut stop: mpsc::UnboundedReceiver<()>) {
         let snapshot = self.published.borrow_and_update().clone();
-        let metrics = Arc::clone(self.shared.recorder.metrics());
-        let mut probes = probe::start(&snapshot.groups, &metrics);
-        let admin = tokio::task::spawn_local(admin::serve(self.admin_socket, Arc::clone(&self.admin)));
-        let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
-        loop {
+        let mut probes = probe::start(&snapshot.groups, self.shared.recorder.metrics());
+        let (mut hangup, mut user2) = (signal(SignalKind::hangup()).ok(), signal(SignalKind::user_defined2()).ok());
+        let admin_passed = self.admin_socket.pass();
+        let admin = AdminTask::start(std::mem::replace(&mut self.admin_socket, admin::Socket::None), &self.admin);
+        let mut upgrading: Option<Upgrading> = None;
+        let mut bind_again: Option<(Instant, u32)> = None;
+        let mut watchdog =
+            tokio::time::interval(sd_notify::watchdog_enabled().map_or(Duration::from_secs(3600), |limit| limit / 3));
+        let successor = loop {
             tokio::select! {
-                _ = &mut stop => break,
+                _ = stop.recv() => break None,
                 changed = self.published.changed() => {
                     if changed.is_err() {
-                        break;
+                        break None;
                     }
                     let snapshot = self.published.borrow_and_update().clone();
-                    metrics.retain_servers(|upstream, server| {
-                        snapshot.groups.iter().any(|group| {
-                            *group.name == *upstream && group.servers.iter().any(|known| *known.label == *server)
-                        })
-                    });
-                    probes = probe::start(&snapshot.groups, &metrics);
-                    if let Err(errors) = self.listeners.apply(&snapshot.config.listeners, &self.workers) {
-                        for error in errors {
-                            tracing::error!("{error}");
-                        }
+                    self.retain_servers(&snapshot);
+                    probes = probe::start(&snapshot.groups, self.shared.recorder.metrics());
+                    bind_again = self.listen(0);
+                }
+                () = at(bind_again.map(|(time, _)| time)) => bind_again = self.listen(bind_again.map_or(0, |(_, attempt)| attempt)),
+                () = next(&mut hangup) => self.reload(),
+                () = next(&mut user2) => self.upgrade(&mut upgrading, None, admin_passed.as_ref().ok()),
+                Some(reply) = self.upgrades.recv() => self.upgrade(&mut upgrading, Some(reply), admin_passed.as_ref().ok()),
+                result = upgraded(&mut upgrading) => {
+                    if let Some(successor) = tell(result, upgrading.take().and_then(|(_, reply)| reply)) {
+                        break Some(successor);
                     }
                 }
-                () = next_hangup(&mut hangup) => {
-                    self.shared.recorder.reopen();
-                    let (reply, _) = oneshot::channel();
-                    drop(self.events.send(Event::Reload(reply)));
+                _ = watchdog.tick() => notify(&[NotifyState::Watchdog]),
+            }
+        };
+        // A candidate that is not the successor yet never will be.
+        drop(upgrading);
+        self.end(stop, successor.is_some(), admin).await;
+        drop(probes);
+    }
+
+    fn retain_servers(&self, snapshot: &Snapshot) {
+        self.shared.recorder.metrics().retain_servers(|upstream, server| {
+            let is_known = |known: &Arc<crate::upstream::Server>| *known.label == *server;
+            snapshot.groups.iter().any(|group| *group.name == *upstream && group.servers.iter().any(is_known))
+        });
+    }
+
+    /// Makes the listeners those of the current snapshot. Answers when to try again, and how often that was.
+    fn listen(&mut self, attempt: u32) -> Option<(Instant, u32)> {
+        let wanted = self.published.borrow().config.listeners.clone();
+        let errors = self.listeners.apply(&wanted, &self.workers, &mut Inherited::default()).err()?;
+        if attempt < BIND_ATTEMPTS {
+            return Some((Instant::now() + BIND_AGAIN, attempt + 1));
+        }
+        errors.iter().for_each(|error| tracing::error!("{error}"));
+        None
+    }
+
+    fn reload(&self) {
+        self.shared.recorder.reopen();
+        let (reply, result) = oneshot::channel();
+        drop(self.events.send(Event::Reload(reply)));
+        notify_reloading();
+        tokio::task::spawn_local(async move {
+            // The builder logs what it refuses; either way the service is ready again.
+            drop(result.await);
+            notify(&[NotifyState::Ready]);
+        });
+    }
+
+    fn upgrade(&self, upgrading: &mut Option<Upgrading>, reply: Option<UpgradeReply>, admin: Option<&admin::Passed>) {
+        if upgrading.is_some() {
+            return drop(tell(Err(Refusal::Busy), reply));
+        }
+        let snapshot = self.shared.snapshot.load_full();
+        match self.heritage.pass(&self.listeners, admin, &snapshot) {
+            Ok(passed) => {
+                tracing::info!("starting a new process: {}", self.heritage.program.path.display());
+                notify_reloading();
+                let patience = snapshot.config.limits.upgrade;
+                *upgrading = Some((Box::pin(passed.start(patience)), reply));
+            }
+            Err(refusal) => drop(tell(Err(refusal), reply)),
+        }
+    }
+
+    async fn end(self, mut stop: mpsc::UnboundedReceiver<()>, has_successor: bool, admin: AdminTask) {
+        let limits = self.shared.snapshot.load().config.limits;
+        self.shared.leaving.store(true, Ordering::Relaxed);
+        // Whatever changes from now on is the successor's business, or nobody's.
+        drop(self.events.send(Event::Stop));
+        if has_successor {
+            admin.stop();
+        } else {
+            notify(&[NotifyState::Stopping]);
+            if let Some(grace) = limits.drain_grace {
+                tokio::select! {
+                    () = tokio::time::sleep(grace) => {}
+                    _ = stop.recv() => {}
                 }
             }
         }
-        drop(probes);
-        // Whoever comes now shall be refused, not queued.
-        drop(self.listeners);
-        drain(&self.shared, self.workers).await;
-        admin.abort();
+        self.shared.draining.store(true, Ordering::Relaxed);
+        let began = Instant::now();
+        let mut told = Orders { draining: true, ..Orders::default() };
+        self.workers.iter().for_each(|worker| worker.tell(Command::Orders(told)));
+        self.listeners.close(&self.workers, has_successor).await;
+        let mut plan = Plan::new(&limits, has_successor);
+        while !told.end {
+            let orders = plan.orders(began.elapsed(), self.shared.open());
+            if orders != told {
+                self.shared.report(told, orders);
+                told = orders;
+                self.workers.iter().for_each(|worker| worker.tell(Command::Orders(told)));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                Some(()) = stop.recv() => plan.hurry(began.elapsed()),
+            }
+        }
+        let workers = self.workers;
+        // The admin API answers while the last requests finish.
+        let joined = tokio::task::spawn_blocking(move || workers.into_iter().for_each(Handle::join)).await;
+        if joined.is_err() {
+            tracing::error!("a worker ended badly");
+        }
+        admin.stop();
+        admin.ended().await;
     }
 }
 
-async fn drain(shared: &Shared, workers: Vec<Handle>) {
-    shared.draining.store(true, std::sync::atomic::Ordering::Relaxed);
-    workers.iter().for_each(|worker| worker.tell(Command::Drain));
-    // The admin API answers while the last requests finish.
-    let joined = tokio::task::spawn_blocking(move || workers.into_iter().for_each(Handle::join)).await;
-    if joined.is_err() {
-        tracing::error!("a worker ended badly");
+/// The admin API while it is served.
+#[derive(Debug)]
+struct AdminTask {
+    stop: Arc<tokio::sync::Notify>,
+    task: JoinHandle<()>,
+}
+
+impl AdminTask {
+    fn start(socket: admin::Socket, state: &Arc<admin::State>) -> Self {
+        let stop = Arc::new(tokio::sync::Notify::new());
+        let stopped = Arc::clone(&stop);
+        let task = tokio::task::spawn_local(admin::serve(socket, Arc::clone(state), async move { stopped.notified().await }));
+        Self { stop, task }
+    }
+
+    /// No new connections; answers under way are finished.
+    fn stop(&self) {
+        self.stop.notify_one();
+    }
+
+    async fn ended(self) {
+        let abort = self.task.abort_handle();
+        if tokio::time::timeout(ADMIN_GOODBYE, self.task).await.is_err() {
+            abort.abort();
+        }
     }
 }
 
-async fn next_hangup(hangup: &mut Option<tokio::signal::unix::Signal>) {
-    if let Some(signal) = hangup
+impl Shared {
+    fn open(&self) -> Open {
+        let tunnels = self.tunnels.load(Ordering::Relaxed);
+        Open { connections: self.connections.load(Ordering::Relaxed).saturating_sub(tunnels), tunnels }
+    }
+
+    fn report(&self, before: Orders, now: Orders) {
+        let open = self.open();
+        if now.end && open.connections > 0 {
+            tracing::warn!("{} connections are still open after limits.drain; they are cut", open.connections);
+        }
+        if now.close_tunnels && !before.close_tunnels && open.tunnels > 0 {
+            tracing::warn!("{} tunnels are still open; they are closed", open.tunnels);
+        }
+    }
+}
+
+/// Tells whoever asked, and the log, how an upgrade went.
+fn tell(result: Result<Successor, Refusal>, reply: Option<UpgradeReply>) -> Option<Successor> {
+    let successor = match &result {
+        Ok(successor) => {
+            tracing::info!(pid = successor.pid, version = successor.version, "the new process serves; this one drains");
+            Some(successor.clone())
+        }
+        Err(refusal) => {
+            tracing::error!("no upgrade, this process goes on: {refusal}");
+            if !matches!(refusal, Refusal::Busy) {
+                notify(&[NotifyState::Ready]);
+            }
+            None
+        }
+    };
+    // Whoever asked may have gone.
+    drop(reply.map(|reply| reply.send(result)));
+    successor
+}
+
+async fn upgraded(upgrading: &mut Option<Upgrading>) -> Result<Successor, Refusal> {
+    match upgrading {
+        Some((future, _)) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next(signals: &mut Option<Signal>) {
+    if let Some(signal) = signals
         && signal.recv().await.is_some()
     {
         return;
     }
     std::future::pending::<()>().await;
+}
+
+fn notify_reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(_) => notify(&[NotifyState::Reloading]),
+    }
 }

@@ -4,8 +4,12 @@
 pub mod builder;
 pub mod control;
 pub mod descriptors;
+pub mod drain;
 pub mod files;
+pub mod listeners;
 pub mod plugins;
 pub mod run;
 pub mod snapshot;
+pub mod sockets;
+pub mod upgrade;
 pub mod worker;

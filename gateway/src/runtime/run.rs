@@ -14,23 +14,27 @@ use tokio::task::LocalSet;
 use weir_plugins::{Host, HostOptions};
 
 use super::builder::{self, Builder, Event};
-use super::control::{Control, Listeners};
+use super::control::Control;
 use super::descriptors;
 use super::files::Watched;
+use super::listeners::Listeners;
 use super::snapshot::Snapshot;
+use super::sockets::Inherited;
+use super::upgrade::{self, Heritage, Manifest, Predecessor, Program};
 use super::worker::{Handle, Shared};
 use crate::admin;
-use crate::config::{self, AccessLog, AdminAddress, Config, Errors, Telemetry};
+use crate::config::{self, AccessLog, Config, Errors, Telemetry};
 use crate::observe::{Metrics, Output, Recorder, Settings};
+use crate::tls::tickets::TicketKey;
 
 /// A running gateway. Dropping it does not end it: call [`Running::stop`] or [`Running::wait`].
 #[derive(Debug)]
 pub struct Running {
     addresses: Vec<(String, SocketAddr)>,
     admin: String,
-    stop: oneshot::Sender<()>,
+    stop: mpsc::UnboundedSender<()>,
+    ended: oneshot::Receiver<()>,
     control: JoinHandle<()>,
-    events: mpsc::UnboundedSender<Event>,
     builder: JoinHandle<()>,
     recorder: Recorder,
 }
@@ -46,64 +50,149 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// Every mistake at once.
 pub fn check(config_path: &Path) -> Result<Arc<Snapshot>, Errors> {
     let config = config::load(config_path)?;
-    let (_, snapshot) = build(config)?;
+    let (_, snapshot) = build(config, &[])?;
     Ok(snapshot)
+}
+
+/// What a process starts from.
+#[derive(Debug)]
+pub struct Origin {
+    /// How to start it again.
+    pub program: Program,
+    /// Sockets that were bound before.
+    pub inherited: Inherited,
+    /// The process that this one replaces.
+    pub predecessor: Option<Predecessor>,
+    /// What that one has learned.
+    pub manifest: Manifest,
+}
+
+impl Origin {
+    /// Finds out how this process was started: by an operator, a service manager with sockets, or its predecessor. Call first of all.
+    ///
+    /// # Errors
+    /// There is a predecessor and it is not understood.
+    pub fn find() -> Result<Self, Errors> {
+        let program = Program::of_this_process();
+        let program =
+            program.map_err(|error| general("server", format!("cannot find this program: {error}"), "check the system"))?;
+        let found = Predecessor::find();
+        let found = found.map_err(|error| general("upgrade", error.to_string(), "stop the old process and start the new one"))?;
+        Ok(match found {
+            Some((predecessor, manifest, inherited)) => Self { program, inherited, predecessor: Some(predecessor), manifest },
+            None => {
+                let inherited = Inherited::from_service_manager();
+                Self { program, inherited, predecessor: None, manifest: Manifest::default() }
+            }
+        })
+    }
 }
 
 /// Starts a gateway: returns when listeners and plugins are live.
 ///
 /// # Errors
 /// Every mistake at once; nothing runs then.
-pub fn start(config_path: &Path) -> Result<Running, Errors> {
-    let config = config::load(config_path)?;
-    let watched = builder::watched(&config);
-    let (builder, snapshot) = build(config)?;
-    let config = Arc::clone(&snapshot.config);
-    let metrics = Arc::new(Metrics::default());
-    let recorder = Recorder::start(&settings(&config.telemetry), Arc::clone(&metrics))
-        .map_err(|error| general("telemetry", error.to_string(), "check the path and the collector's address"))?;
-    let max_connections = config.limits.connections.unwrap_or_else(descriptors::max_connections);
-    let shared = Arc::new(Shared {
-        snapshot: ArcSwap::new(Arc::clone(&snapshot)),
-        recorder: recorder.clone(),
-        host: builder.host(),
-        connections: Arc::new(AtomicUsize::new(0)),
-        max_connections: AtomicUsize::new(max_connections),
-        refused: AtomicU64::new(0),
-        draining: AtomicBool::new(false),
-    });
-    let runtime = runtime()?;
-    let mut workers = Vec::with_capacity(config.server.workers);
-    for index in 0..config.server.workers {
-        let worker = Handle::start(index, Arc::clone(&shared));
-        workers.push(worker.map_err(|error| general("server.workers", error, "use fewer workers"))?);
-    }
-    let mut listeners = Listeners::default();
-    let bound = {
-        let _context = runtime.enter();
-        listeners.apply(&config.listeners, &workers)
-    };
-    let admin_socket = {
-        let _context = runtime.enter();
-        bound.and_then(|()| admin::bind(&config.server.admin).map_err(|error| vec![error]))
-    };
-    let admin_socket = match admin_socket {
-        Ok(socket) => socket,
-        Err(errors) => {
-            workers.into_iter().for_each(Handle::join);
-            return Err(errors.into());
+pub fn start(config_path: &Path, mut origin: Origin) -> Result<Running, Errors> {
+    let predecessor = origin.predecessor.take();
+    let prepared = Prepared::new(config_path, origin);
+    let (prepared, mut predecessor) = match (prepared, predecessor) {
+        (Ok(prepared), predecessor) => (prepared, predecessor),
+        (Err(errors), predecessor) => {
+            predecessor.into_iter().for_each(|predecessor| predecessor.failed(&errors));
+            return Err(errors);
         }
     };
-    let addresses = listeners.bound().iter().map(|bound| (url(bound.listener.tls, bound.address), bound.address)).collect();
-    let (events, received) = mpsc::unbounded_channel();
-    let (publish, published) = watch::channel(Arc::clone(&snapshot));
-    let admin = Arc::new(admin::State { shared: Arc::clone(&shared), plugins: builder.status(), events: events.clone() });
-    let builder = spawn_builder(builder, snapshot, watched, received, events.clone(), publish, &shared)?;
-    let control = Control { shared, workers, listeners, events: events.clone(), published, admin_socket, admin };
-    let (stop, stopped) = oneshot::channel();
-    let run = move || LocalSet::new().block_on(&runtime, control.run(stopped));
-    let control = std::thread::Builder::new().name("weir-control".to_owned()).spawn(run).map_err(|error| thread_error(&error))?;
-    Ok(Running { addresses, admin: admin_text(&config.server.admin), stop, control, events, builder, recorder })
+    if let Some(predecessor) = &mut predecessor {
+        let told = predecessor.take_over();
+        told.map_err(|error| general("upgrade", error.to_string(), "stop the old process and start the new one"))?;
+    }
+    let running = prepared.serve()?;
+    predecessor.into_iter().for_each(Predecessor::serving);
+    Ok(running)
+}
+
+/// A gateway that has everything it needs and accepts nothing.
+struct Prepared {
+    runtime: Runtime,
+    builder: Builder,
+    snapshot: Arc<Snapshot>,
+    watched: Watched,
+    shared: Arc<Shared>,
+    workers: Vec<Handle>,
+    listeners: Listeners,
+    admin_socket: admin::Socket,
+    heritage: Heritage,
+}
+
+impl Prepared {
+    fn new(config_path: &Path, origin: Origin) -> Result<Self, Errors> {
+        let Origin { program, mut inherited, manifest, .. } = origin;
+        let config = config::load(config_path)?;
+        let watched = builder::watched(&config);
+        let (builder, snapshot) = build(config, &manifest.tickets)?;
+        upgrade::take_down(&snapshot, &manifest.down);
+        let config = Arc::clone(&snapshot.config);
+        let metrics = Arc::new(Metrics::default());
+        let recorder = Recorder::start(&settings(&config.telemetry), metrics)
+            .map_err(|error| general("telemetry", error.to_string(), "check the path and the collector's address"))?;
+        let max_connections = config.limits.connections.unwrap_or_else(descriptors::max_connections);
+        let shared = Arc::new(Shared {
+            snapshot: ArcSwap::new(Arc::clone(&snapshot)),
+            recorder,
+            host: builder.host(),
+            connections: Arc::default(),
+            max_connections: AtomicUsize::new(max_connections),
+            refused: AtomicU64::new(0),
+            tunnels: Arc::default(),
+            leaving: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+        });
+        let runtime = runtime()?;
+        let mut listeners = Listeners::default();
+        let admin_socket = {
+            let _context = runtime.enter();
+            listeners.apply(&config.listeners, &[], &mut inherited)?;
+            let passed = inherited.take_admin(&admin::text(&config.server.admin));
+            admin::bind(&config.server.admin, passed)?
+        };
+        let draining = inherited.take_draining();
+        for address in inherited.left_over() {
+            tracing::warn!("no listener has the address {address}: the socket that was passed for it is closed");
+        }
+        let mut workers = Vec::with_capacity(config.server.workers);
+        for index in 0..config.server.workers {
+            let worker = Handle::start(index, Arc::clone(&shared));
+            workers.push(worker.map_err(|error| general("server.workers", error, "use fewer workers"))?);
+        }
+        let heritage = Heritage { program, draining, tickets: builder.tickets() };
+        Ok(Self { runtime, builder, snapshot, watched, shared, workers, listeners, admin_socket, heritage })
+    }
+
+    fn serve(self) -> Result<Running, Errors> {
+        let Self { runtime, builder, snapshot, watched, shared, workers, listeners, admin_socket, heritage } = self;
+        let announced = listeners.announce(&workers);
+        announced.map_err(|error| general("listener", error.to_string(), "raise the open-file limit (`ulimit -n`)"))?;
+        let addresses = listeners.bound().iter().map(|bound| (url(bound.listener.tls, bound.address), bound.address)).collect();
+        let (events, received) = mpsc::unbounded_channel();
+        let (publish, published) = watch::channel(Arc::clone(&snapshot));
+        let (upgrades, asked) = mpsc::unbounded_channel();
+        let state = admin::State { shared: Arc::clone(&shared), plugins: builder.status(), events: events.clone(), upgrades };
+        let admin_text = admin::text(&snapshot.config.server.admin);
+        let recorder = shared.recorder.clone();
+        let builder = spawn_builder(builder, snapshot, watched, received, events.clone(), publish, &shared)?;
+        let admin = Arc::new(state);
+        let control = Control { shared, workers, listeners, events, published, admin_socket, admin, upgrades: asked, heritage };
+        let (stop, stopped) = mpsc::unbounded_channel();
+        let (ending, ended) = oneshot::channel();
+        let run = move || {
+            LocalSet::new().block_on(&runtime, control.run(stopped));
+            // Whoever waited for it may have gone.
+            let _ = ending.send(());
+        };
+        let control = std::thread::Builder::new().name("weir-control".to_owned()).spawn(run);
+        let control = control.map_err(|error| thread_error(&error))?;
+        Ok(Running { addresses, admin: admin_text, stop, ended, control, builder, recorder })
+    }
 }
 
 impl Running {
@@ -119,11 +208,12 @@ impl Running {
         &self.admin
     }
 
-    /// Waits for SIGTERM or SIGINT, then drains and ends.
+    /// Waits for SIGTERM or SIGINT and drains, or until a successor serves and what is left here has drained. Every further signal
+    /// hurries the drain.
     ///
     /// # Errors
     /// Signals cannot be received.
-    pub fn wait(self) -> Result<(), String> {
+    pub fn wait(mut self) -> Result<(), String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
         runtime.block_on(async {
@@ -131,23 +221,29 @@ impl Running {
             let wrong = |error: std::io::Error| format!("cannot receive signals: {error}");
             let mut terminate = signal(SignalKind::terminate()).map_err(wrong)?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(wrong)?;
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                    _ = &mut self.ended => return Ok::<_, String>(()),
+                }
+                tracing::info!("draining");
+                // A control thread that has ended already needs no word.
+                let _ = self.stop.send(());
             }
-            Ok::<_, String>(())
         })?;
-        tracing::info!("draining");
-        self.stop();
+        self.join();
         Ok(())
     }
 
     /// Drains and ends.
     pub fn stop(self) {
-        // A control thread that has ended already needs no word.
         let _ = self.stop.send(());
-        // A builder that has ended hears nothing; one that compiles ends with what it is doing.
-        drop(self.events.send(Event::Stop));
+        self.join();
+    }
+
+    fn join(self) {
+        // The control thread has told the builder; one that compiles ends with what it is doing.
         if self.control.join().is_err() || self.builder.join().is_err() {
             tracing::error!("a thread of the gateway ended badly");
         }
@@ -157,10 +253,10 @@ impl Running {
     }
 }
 
-fn build(config: Config) -> Result<(Builder, Arc<Snapshot>), Errors> {
+fn build(config: Config, keys: &[TicketKey]) -> Result<(Builder, Arc<Snapshot>), Errors> {
     let options = HostOptions { state: config.server.state.clone(), workers: config.server.workers };
     let host = Host::new(&options).map_err(|error| general("server.state", error, "check the directory and its owner"))?;
-    let mut builder = Builder::new(host).map_err(|error| general("server", error, "check the system"))?;
+    let mut builder = Builder::new(host, keys).map_err(|error| general("server", error, "check the system"))?;
     let runtime = runtime()?;
     let config = Arc::new(config);
     let snapshot = runtime.block_on(async {
@@ -231,11 +327,4 @@ fn general(key: &str, message: String, hint: &str) -> Errors {
 
 fn url(tls: bool, address: SocketAddr) -> String {
     format!("{}://{address}", if tls { "https" } else { "http" })
-}
-
-fn admin_text(address: &AdminAddress) -> String {
-    match address {
-        AdminAddress::Unix(path) => format!("unix:{}", path.display()),
-        AdminAddress::Tcp { address, .. } => address.to_string(),
-    }
 }

@@ -1,20 +1,22 @@
 //! A worker: one thread, one runtime, its own connections, pools and policy instances.
 
+use std::cell::Cell;
 use std::net::TcpListener as StdListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
+use std::thread::JoinHandle as Thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, LocalSet};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, LocalSet};
 use weir_plugins::Host;
 
+use super::drain::{self, Orders};
 use super::snapshot::Snapshot;
 use crate::conn::ClientIp;
-use crate::listen::accept::{Listening, accept};
+use crate::listen::accept::{Listening, Stop, accept};
 use crate::observe::Recorder;
 use crate::upstream::pool::Pool;
 
@@ -33,6 +35,10 @@ pub struct Shared {
     pub max_connections: AtomicUsize,
     /// Connections refused because there were too many.
     pub refused: AtomicU64,
+    /// Which of them are tunnels.
+    pub tunnels: Arc<AtomicUsize>,
+    /// Set once the process is on its way out: nothing should be sent to it any more, though it still serves.
+    pub leaving: AtomicBool,
     /// Set once: no new connections, the last answers say so.
     pub draining: AtomicBool,
 }
@@ -44,7 +50,9 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// Idle upstream connections.
     pub pool: Pool,
-    drain: watch::Receiver<bool>,
+    orders: watch::Receiver<Orders>,
+    /// Connections told so far to close when they are idle.
+    told: Cell<u32>,
 }
 
 /// What a worker is told.
@@ -52,17 +60,41 @@ pub struct Worker {
 pub enum Command {
     /// Accept on this socket.
     Listen(StdListener, Arc<Listening>),
-    /// Stop accepting on the listener with this number of its arrival.
-    Unlisten(usize),
-    /// Stop accepting at all and finish.
-    Drain,
+    /// Stop accepting on one listener.
+    Unlisten {
+        /// The number of its arrival.
+        index: usize,
+        /// Whether to take what the kernel has accepted first.
+        empty_queue: bool,
+    },
+    /// Stop accepting at all.
+    StopAccepting {
+        /// Whether to take what the kernel has accepted first: not when another process will.
+        empty_queue: bool,
+        /// Told when nothing is accepted any more.
+        done: oneshot::Sender<()>,
+    },
+    /// How connections shall end.
+    Orders(Orders),
 }
 
 /// A running worker thread.
 #[derive(Debug)]
 pub struct Handle {
     commands: mpsc::UnboundedSender<Command>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread<()>>,
+}
+
+/// Tells a worker from somewhere else. It keeps no worker running.
+#[derive(Clone, Debug)]
+pub struct Teller(mpsc::UnboundedSender<Command>);
+
+impl Teller {
+    /// Tells the worker.
+    pub fn tell(&self, command: Command) {
+        // A worker that has ended needs no orders.
+        drop(self.0.send(command));
+    }
 }
 
 /// How often idle connections and retired instances are looked for.
@@ -90,19 +122,57 @@ impl Worker {
     /// Tells a connection when to finish.
     #[must_use]
     pub fn drain_signal(&self) -> DrainSignal {
-        DrainSignal(self.drain.clone())
+        DrainSignal(self.orders.clone())
+    }
+
+    /// Until when the next connection may stay idle, now that the worker drains.
+    #[must_use]
+    pub fn idle_until(&self) -> Instant {
+        let number = self.told.get();
+        self.told.set(number.wrapping_add(1));
+        Instant::now() + drain::spread(number, self.shared.snapshot.load().config.limits.drain_idle)
+    }
+
+    /// Counts a tunnel, which has a life of its own when the worker drains.
+    #[must_use]
+    pub fn tunnel(&self) -> OpenTunnel {
+        self.shared.tunnels.fetch_add(1, Ordering::Relaxed);
+        OpenTunnel { count: Arc::clone(&self.shared.tunnels), signal: self.drain_signal() }
+    }
+}
+
+/// A tunnel, until it is dropped.
+#[derive(Debug)]
+pub struct OpenTunnel {
+    count: Arc<AtomicUsize>,
+    /// Tells when to close it.
+    pub signal: DrainSignal,
+}
+
+impl Drop for OpenTunnel {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Waits for the drain.
-#[derive(Debug)]
-pub struct DrainSignal(watch::Receiver<bool>);
+#[derive(Clone, Debug)]
+pub struct DrainSignal(watch::Receiver<Orders>);
 
 impl DrainSignal {
     /// Returns when the worker drains.
     pub async fn wait(&mut self) {
+        self.wait_for(|orders| orders.draining).await;
+    }
+
+    /// Returns when tunnels are closed.
+    pub async fn close_tunnels(&mut self) {
+        self.wait_for(|orders| orders.close_tunnels).await;
+    }
+
+    async fn wait_for(&mut self, wanted: impl Fn(&Orders) -> bool) {
         // The sender lives as long as the worker; if it is gone, so is the reason to serve.
-        drop(self.0.wait_for(|draining| *draining).await);
+        drop(self.0.wait_for(|orders| wanted(orders)).await);
     }
 }
 
@@ -132,6 +202,20 @@ impl Handle {
         drop(self.commands.send(command));
     }
 
+    /// Stops accepting; see [`Command::StopAccepting`]. What comes back is told when it is done.
+    #[must_use]
+    pub fn stop_accepting(&self, empty_queue: bool) -> oneshot::Receiver<()> {
+        let (done, stopped) = oneshot::channel();
+        self.tell(Command::StopAccepting { empty_queue, done });
+        stopped
+    }
+
+    /// Another way to tell the worker.
+    #[must_use]
+    pub fn teller(&self) -> Teller {
+        Teller(self.commands.clone())
+    }
+
     /// Waits for its end.
     pub fn join(mut self) {
         if let Some(thread) = self.thread.take() {
@@ -142,20 +226,33 @@ impl Handle {
 }
 
 async fn work(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>) {
-    let (draining, drain) = watch::channel(false);
-    let worker = Rc::new(Worker { shared, pool: Pool::default(), drain });
-    let mut accepting: Vec<Option<AbortHandle>> = Vec::new();
+    let (told, orders) = watch::channel(Orders::default());
+    let worker = Rc::new(Worker { shared, pool: Pool::default(), orders, told: Cell::new(0) });
+    // By the number of their arrival.
+    let mut accepting: Vec<Option<Accepting>> = Vec::new();
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     loop {
         tokio::select! {
             command = commands.recv() => match command {
                 Some(Command::Listen(socket, listening)) => accepting.push(listen(&worker, socket, listening)),
-                Some(Command::Unlisten(index)) => {
-                    if let Some(task) = accepting.get_mut(index).and_then(Option::take) {
-                        task.abort();
+                Some(Command::Unlisten { index, empty_queue }) => {
+                    if let Some(accepting) = accepting.get_mut(index).and_then(Option::take) {
+                        accepting.stop(empty_queue).await;
                     }
                 }
-                Some(Command::Drain) | None => break,
+                Some(Command::StopAccepting { empty_queue, done }) => {
+                    for accepting in accepting.drain(..).flatten() {
+                        accepting.stop(empty_queue).await;
+                    }
+                    let _ = done.send(());
+                }
+                Some(Command::Orders(orders)) => {
+                    if orders.end {
+                        break;
+                    }
+                    told.send_replace(orders);
+                }
+                None => break,
             },
             _ = sweep.tick() => {
                 worker.pool.sweep(Instant::now());
@@ -163,23 +260,31 @@ async fn work(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command
             }
         }
     }
-    accepting.iter().flatten().for_each(AbortHandle::abort);
-    draining.send_replace(true);
-    let limit = worker.shared.snapshot.load().config.limits.drain;
-    let done = async {
-        while worker.shared.connections.load(Ordering::Relaxed) > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    if tokio::time::timeout(limit, done).await.is_err() {
-        tracing::warn!("connections are still open after {limit:?} of draining; they are cut");
+}
+
+/// An accept loop.
+struct Accepting {
+    stop: oneshot::Sender<Stop>,
+    task: JoinHandle<()>,
+}
+
+impl Accepting {
+    /// Ends at once: the loop waits for nothing but connections, or a moment when there are no descriptors.
+    async fn stop(self, empty_queue: bool) {
+        // A loop that has ended needs no order.
+        let _ = self.stop.send(Stop { empty_queue });
+        drop(self.task.await);
     }
 }
 
-fn listen(worker: &Rc<Worker>, socket: StdListener, listening: Arc<Listening>) -> Option<AbortHandle> {
+fn listen(worker: &Rc<Worker>, socket: StdListener, listening: Arc<Listening>) -> Option<Accepting> {
     let name = Arc::clone(&listening.name);
     match tokio::net::TcpListener::from_std(socket) {
-        Ok(listener) => Some(tokio::task::spawn_local(accept(Rc::clone(worker), listener, listening)).abort_handle()),
+        Ok(listener) => {
+            let (stop, stopped) = oneshot::channel();
+            let task = tokio::task::spawn_local(accept(Rc::clone(worker), listener, listening, stopped));
+            Some(Accepting { stop, task })
+        }
         Err(error) => {
             tracing::error!(listener = &*name, "cannot listen: {error}");
             None

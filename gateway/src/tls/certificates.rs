@@ -36,14 +36,6 @@ fn provider() -> CryptoProvider {
     }
 }
 
-/// A key that encrypts session tickets. Made once per process: a reload must not end every session.
-///
-/// # Errors
-/// The system has no randomness.
-pub fn ticketer() -> Result<Arc<dyn ProducesTickets>, String> {
-    rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|error| format!("cannot make a TLS ticket key: {error}"))
-}
-
 /// A TLS server for these certificates.
 ///
 /// # Errors

@@ -5,4 +5,5 @@ pub mod certificates;
 pub mod client_hello;
 pub mod handshake;
 mod pinned;
+pub mod tickets;
 pub mod upstream;

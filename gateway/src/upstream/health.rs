@@ -94,6 +94,8 @@ pub enum Cause {
     ProbeFailed,
     /// Probes connected and got no answer for `health.stall`.
     ProbeStalled,
+    /// The process that this one replaced knew it.
+    Inherited,
 }
 
 impl Cause {
@@ -109,6 +111,7 @@ impl Cause {
             Self::Resets => "resets",
             Self::ProbeFailed => "probe_failed",
             Self::ProbeStalled => "probe_stalled",
+            Self::Inherited => "inherited",
         }
     }
 }
@@ -278,6 +281,12 @@ impl Health {
         if self.state == State::Down {
             self.pause = (self.pause * 2).min(MAX_PAUSE);
         }
+    }
+
+    /// It was down before this process began: no request has to find that out again.
+    pub fn on_inherited(&mut self, now: Instant) {
+        self.trouble(now);
+        self.fall(Cause::Inherited, now);
     }
 
     /// A connection takes longer than another server deserves to wait for it.

@@ -193,6 +193,12 @@ impl Server {
         self.health(now, |health| health.on_connect_failed(cause, now));
     }
 
+    /// Notes that the process before this one knew it to be down. What brings servers back brings it back.
+    pub fn on_inherited(&self) {
+        let now = Instant::now();
+        self.health(now, |health| health.on_inherited(now));
+    }
+
     /// Notes that a connection takes longer than another server deserves to wait for it.
     pub fn on_connect_slow(&self) {
         Counts::note(&self.counts.slow_connects);
