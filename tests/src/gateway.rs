@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::client::{Answer, Connection, Request};
+use crate::generations::kill;
 use crate::scratch::Scratch;
-use crate::setup::binary;
+use crate::setup::Launch;
 use crate::wait::{LONG, eventually};
 use crate::wire::{Framing, Wire};
 
@@ -26,7 +27,7 @@ type Shared<T> = Arc<Mutex<Vec<T>>>;
 /// The real binary, ended by its process id when dropped.
 #[derive(Debug)]
 pub struct Gateway {
-    child: Child,
+    pub(crate) child: Child,
     directory: Scratch,
     listeners: Vec<SocketAddr>,
     admin: Option<PathBuf>,
@@ -36,12 +37,10 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    pub(crate) fn start(directory: Scratch, text: &str) -> Self {
+    pub(crate) fn start(directory: Scratch, text: &str, launch: Launch) -> Self {
         let config = directory.write("weir.toml", text);
-        let mut child = Command::new(binary())
-            .args(["run", "--config"])
-            .arg(&config)
-            .stdin(Stdio::null())
+        let mut child = launch
+            .command(&config)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -252,8 +251,7 @@ impl Gateway {
     /// # Panics
     /// The system refuses.
     pub fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success(), "{kill}");
+        kill(name, self.child.id());
     }
 
     /// Waits for the end of the process.
@@ -291,6 +289,11 @@ impl Drop for Gateway {
         }
         drop(self.child.kill());
         drop(self.child.wait());
+        // Successors write to the same pipes: a reader ends with the last of them.
+        while self.readers.iter().any(|reader| !reader.is_finished()) {
+            self.successors().into_iter().for_each(|pid| kill("KILL", pid));
+            std::thread::sleep(Duration::from_millis(5));
+        }
         for reader in self.readers.drain(..) {
             drop(reader.join());
         }

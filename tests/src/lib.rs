@@ -12,6 +12,7 @@
 pub mod client;
 pub mod collector;
 pub mod gateway;
+mod generations;
 pub mod geo;
 pub mod h2;
 pub mod hostile;
@@ -28,6 +29,7 @@ pub mod wire;
 
 pub use client::{Answer, Connection, Request};
 pub use gateway::Gateway;
+pub use generations::is_alive;
 pub use hostile::{BlackHole, Hostile};
 pub use scratch::Scratch;
 pub use setup::{Checked, Setup};

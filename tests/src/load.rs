@@ -28,14 +28,22 @@ pub struct Report {
 }
 
 impl Load {
-    /// Starts `clients` threads that send this request.
+    /// Starts `clients` threads that send this request over plain connections.
     #[must_use]
     pub fn start(address: SocketAddr, clients: usize, request: &Request) -> Self {
+        Self::over(clients, request, move || Connection::open(address))
+    }
+
+    /// Starts `clients` threads that send this request over connections made like this.
+    #[must_use]
+    pub fn over(clients: usize, request: &Request, connect: impl Fn() -> io::Result<Connection> + Send + Sync + 'static) -> Self {
+        let connect: Arc<Connect> = Arc::new(connect);
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let clients = (0..clients)
             .map(|_| {
                 let (stop, done, request) = (Arc::clone(&stop), Arc::clone(&done), request.clone());
-                std::thread::spawn(move || ask(address, &request, &stop, &done))
+                let connect = Arc::clone(&connect);
+                std::thread::spawn(move || ask(&*connect, &request, &stop, &done))
             })
             .collect();
         Self { stop, done, clients }
@@ -80,12 +88,14 @@ impl Report {
 /// Between an answer and the next request: steady traffic is not a flood, whose log would fill the memory of a test that takes long.
 const PAUSE: Duration = Duration::from_millis(1);
 
-fn ask(address: SocketAddr, request: &Request, stop: &AtomicBool, done: &AtomicUsize) -> Report {
+type Connect = dyn Fn() -> io::Result<Connection> + Send + Sync;
+
+fn ask(connect: &Connect, request: &Request, stop: &AtomicBool, done: &AtomicUsize) -> Report {
     let mut report = Report::default();
     let mut connection = None;
     while !stop.load(Ordering::SeqCst) {
         let started = Instant::now();
-        match once(&mut connection, address, request) {
+        match once(&mut connection, connect, request) {
             Ok(200) => report.ok += 1,
             Ok(status) => report.failures.push(status.to_string()),
             Err(error) => {
@@ -100,10 +110,10 @@ fn ask(address: SocketAddr, request: &Request, stop: &AtomicBool, done: &AtomicU
     report
 }
 
-fn once(connection: &mut Option<Connection>, address: SocketAddr, request: &Request) -> io::Result<u16> {
+fn once(connection: &mut Option<Connection>, connect: &Connect, request: &Request) -> io::Result<u16> {
     let open = match connection.take() {
         Some(open) => open,
-        None => Connection::open(address)?,
+        None => connect()?,
     };
     let open = connection.insert(open);
     let answer = open.ask(request)?;

@@ -1,6 +1,8 @@
 //! What a gateway is started with: a configuration file and the files it names.
 
 use std::fmt::Write as _;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -25,6 +27,38 @@ pub struct Setup {
     sections: String,
     trusts_loopback: bool,
     replaced: Vec<(String, String)>,
+    launch: Launch,
+}
+
+/// How the binary is started.
+#[derive(Debug, Default)]
+pub(crate) struct Launch {
+    binary: Option<PathBuf>,
+    variables: Vec<(String, String)>,
+    /// Passed the way service managers do.
+    socket: Option<OwnedFd>,
+}
+
+impl Launch {
+    pub(crate) fn command(self, config: &Path) -> Command {
+        let binary = self.binary.unwrap_or_else(binary);
+        let mut command = match self.socket {
+            None => {
+                let mut command = Command::new(binary);
+                command.stdin(Stdio::null());
+                command
+            }
+            // The shell puts the socket where it belongs and becomes the gateway, whose process id it knows then.
+            Some(socket) => {
+                let mut command = Command::new("sh");
+                let script = "exec env LISTEN_FDS=1 LISTEN_PID=$$ \"$@\" 3<&0 </dev/null";
+                command.args(["-c", script, "sh"]).arg(binary).stdin(Stdio::from(socket));
+                command
+            }
+        };
+        command.args(["run", "--config"]).arg(config).envs(self.variables);
+        command
+    }
 }
 
 /// What `weir check` did.
@@ -63,6 +97,7 @@ impl Setup {
             sections: String::new(),
             trusts_loopback: false,
             replaced: Vec::new(),
+            launch: Launch::default(),
         }
     }
 
@@ -180,6 +215,36 @@ impl Setup {
         self.file("country.mmdb", crate::geo::database()).section("[geoip]\ndatabase = \"country.mmdb\"")
     }
 
+    /// Starts a copy of the binary that lies beside `weir.toml`, where a test can replace it.
+    ///
+    /// # Panics
+    /// It cannot be copied.
+    #[must_use]
+    pub fn own_binary(mut self) -> Self {
+        let copy = self.directory.path().join("weir");
+        std::fs::copy(binary(), &copy).expect("a copy of the weir binary");
+        self.launch.binary = Some(copy);
+        self
+    }
+
+    /// A variable of the environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.launch.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Passes a listening socket the way service managers do (`LISTEN_FDS`), and configures its address instead of the plain listener's.
+    ///
+    /// # Panics
+    /// The system refuses.
+    #[must_use]
+    pub fn activated(mut self, socket: &TcpListener) -> Self {
+        self.launch.socket = Some(socket.try_clone().expect("a second handle").into());
+        let address = format!("address = \"{}\"\n", socket.local_addr().expect("its address"));
+        self.replace("address = \"127.0.0.1:0\"\n", &address)
+    }
+
     /// The text of `weir.toml`.
     #[must_use]
     pub fn text(&self) -> String {
@@ -214,7 +279,7 @@ impl Setup {
     #[must_use]
     pub fn start(self) -> Gateway {
         let text = self.text();
-        Gateway::start(self.directory, &text)
+        Gateway::start(self.directory, &text, self.launch)
     }
 
     /// Runs `weir check`.

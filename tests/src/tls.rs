@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 
 use crate::client::{Connection, dial};
 use crate::wire::Wire;
@@ -85,9 +85,7 @@ impl Authority {
     /// # Errors
     /// The connection's or the handshake's.
     pub fn connect(&self, address: SocketAddr, name: &str) -> io::Result<Connection> {
-        let (tls, tcp) = self.handshake(address, name, &[])?;
-        let certificate = tls.conn.peer_certificates().and_then(|chain| chain.first()).map(|first| first.clone().into_owned());
-        Ok(Connection::of(Wire::new(Box::new(tls)), tcp, certificate))
+        Ok(self.client(&[])?.connect(address, name)?.0)
     }
 
     /// A connection on which HTTP/2 was agreed; nothing is sent yet.
@@ -95,11 +93,15 @@ impl Authority {
     /// # Errors
     /// The connection's or the handshake's, or another protocol was agreed.
     pub fn connect_http2(&self, address: SocketAddr, name: &str) -> io::Result<Wire> {
-        let (tls, _) = self.handshake(address, name, &[b"h2"])?;
+        let (tls, _) = self.client(&[b"h2"])?.handshake(address, name)?;
         if tls.conn.alpn_protocol() == Some(b"h2") { Ok(Wire::new(Box::new(tls))) } else { Err(io::Error::other("no h2")) }
     }
 
-    fn handshake(&self, address: SocketAddr, name: &str, alpn: &[&[u8]]) -> io::Result<(Tls, TcpStream)> {
+    /// A client that believes certificates of this authority only, offers these protocols, and remembers its sessions.
+    ///
+    /// # Errors
+    /// TLS cannot be set up.
+    pub fn client(&self, alpn: &[&[u8]]) -> io::Result<Client> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).map_err(io::Error::other)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -109,8 +111,29 @@ impl Authority {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        Ok(Client(Arc::new(config)))
+    }
+}
+
+/// A TLS client.
+#[derive(Clone, Debug)]
+pub struct Client(Arc<ClientConfig>);
+
+impl Client {
+    /// A connection with this server name, and whether its handshake resumed a session.
+    ///
+    /// # Errors
+    /// The connection's or the handshake's.
+    pub fn connect(&self, address: SocketAddr, name: &str) -> io::Result<(Connection, bool)> {
+        let (tls, tcp) = self.handshake(address, name)?;
+        let resumed = tls.conn.handshake_kind() == Some(HandshakeKind::Resumed);
+        let certificate = tls.conn.peer_certificates().and_then(|chain| chain.first()).map(|first| first.clone().into_owned());
+        Ok((Connection::of(Wire::new(Box::new(tls)), tcp, certificate), resumed))
+    }
+
+    fn handshake(&self, address: SocketAddr, name: &str) -> io::Result<(Tls, TcpStream)> {
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
-        let mut tls = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+        let mut tls = ClientConnection::new(Arc::clone(&self.0), name).map_err(io::Error::other)?;
         let mut tcp = dial(address)?;
         while tls.is_handshaking() {
             tls.complete_io(&mut tcp)?;

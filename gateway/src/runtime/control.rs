@@ -10,7 +10,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval};
 
 use super::builder::Event;
 use super::drain::{Open, Orders, Plan};
@@ -69,8 +69,7 @@ impl Control {
         let admin = AdminTask::start(std::mem::replace(&mut self.admin_socket, admin::Socket::None), &self.admin);
         let mut upgrading: Option<Upgrading> = None;
         let mut bind_again: Option<(Instant, u32)> = None;
-        let mut watchdog =
-            tokio::time::interval(sd_notify::watchdog_enabled().map_or(Duration::from_secs(3600), |limit| limit / 3));
+        let mut watchdog = sd_notify::watchdog_enabled().map(|limit| tokio::time::interval(limit / 3));
         let successor = loop {
             tokio::select! {
                 _ = stop.recv() => break None,
@@ -92,7 +91,7 @@ impl Control {
                         break Some(successor);
                     }
                 }
-                _ = watchdog.tick() => notify(&[NotifyState::Watchdog]),
+                () = tick(&mut watchdog) => notify(&[NotifyState::Watchdog]),
             }
         };
         // A candidate that is not the successor yet never will be.
@@ -260,6 +259,13 @@ fn tell(result: Result<Successor, Refusal>, reply: Option<UpgradeReply>) -> Opti
 async fn upgraded(upgrading: &mut Option<Upgrading>) -> Result<Successor, Refusal> {
     match upgrading {
         Some((future, _)) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn tick(interval: &mut Option<Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
         None => std::future::pending().await,
     }
 }
