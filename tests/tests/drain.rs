@@ -1,6 +1,24 @@
 //! The end of the process: what runs may finish, nothing new begins.
 
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use weir_tests::tls::{Authority, Kind};
 use weir_tests::{Connection, Gate, LONG, Reply, Request, Setup, Upstream, eventually};
+
+fn tunnel(client: &mut Connection) {
+    let upgrade = Request::get("/socket").header("connection", "Upgrade").header("upgrade", "websocket");
+    assert_eq!(client.ask(&upgrade).unwrap().status, 101);
+    echo(client);
+}
+
+fn echo(client: &mut Connection) {
+    client.send("still").unwrap();
+    assert_eq!(client.exactly(5).unwrap(), b"still");
+}
 
 #[test]
 fn a_request_in_progress_finishes_before_the_process_ends() {
@@ -25,16 +43,50 @@ fn a_request_in_progress_finishes_before_the_process_ends() {
 }
 
 #[test]
-fn idle_connections_do_not_keep_the_process() {
-    let origin = Upstream::text("ok");
-    let mut gateway = Setup::before(&origin).start();
-    let mut idle = gateway.connect();
-    assert_eq!(idle.ask(&Request::get("/")).unwrap().status, 200);
-    let silent = gateway.connect();
+fn an_idle_connection_gets_one_more_answer_which_says_that_it_is_the_last() {
+    let (origin, authority) = (Upstream::text("ok"), Authority::new());
+    let mut gateway = Setup::before(&origin).certificate(&authority.issue(Kind::Ecdsa, &["site.test"])).start();
+    let mut clients = [
+        gateway.connect(),
+        authority.connect(gateway.tls(), "site.test").unwrap(),
+        gateway.connect(),
+        authority.connect(gateway.tls(), "site.test").unwrap(),
+    ];
+    // Two have asked before, two are new.
+    for client in clients.iter_mut().take(2) {
+        assert_eq!(client.ask(&Request::get("/")).unwrap().header("connection"), None);
+    }
     gateway.signal("TERM");
+    eventually(LONG, "it drains", || gateway.admin("GET /readyz").status == 503);
+    for client in &mut clients {
+        let answer = client.ask(&Request::get("/")).unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+        assert!(client.is_closed());
+    }
     assert!(gateway.wait().success());
-    assert!(idle.is_closed());
-    drop(silent);
+}
+
+#[test]
+fn idle_connections_are_closed_one_after_another_and_do_not_keep_the_process() {
+    let origin = Upstream::text("ok");
+    let mut gateway = Setup::before(&origin).section("[limits]\ndrain_idle = \"1500ms\"").start();
+    let mut clients: Vec<Connection> = (0..8).map(|_| gateway.connect()).collect();
+    for client in clients.iter_mut().take(4) {
+        assert_eq!(client.ask(&Request::get("/")).unwrap().status, 200);
+    }
+    let began = Instant::now();
+    gateway.signal("TERM");
+    let waiting = clients.into_iter().map(|mut client| {
+        std::thread::spawn(move || {
+            assert!(client.is_closed());
+            began.elapsed()
+        })
+    });
+    let mut times: Vec<Duration> = waiting.collect::<Vec<_>>().into_iter().map(|thread| thread.join().unwrap()).collect();
+    times.sort();
+    assert!(gateway.wait().success());
+    assert!(times[0] >= Duration::from_millis(250), "none at once: {times:?}");
+    assert!(times[7] - times[0] >= Duration::from_millis(400), "not all together: {times:?}");
 }
 
 #[test]
@@ -46,4 +98,74 @@ fn a_request_that_never_ends_is_cut_when_the_time_is_over() {
     eventually(LONG, "the request reaches the origin", || origin.count() == 1);
     gateway.signal("TERM");
     assert!(gateway.wait().success());
+    assert!(client.is_closed());
+}
+
+#[test]
+fn tunnels_of_a_stopped_process_end_with_its_requests_and_sooner_when_told_again() {
+    let origin = Upstream::scripted(|_| Reply::Tunnel);
+    for (limit, signals) in [("1500ms", 1), ("10m", 2)] {
+        let limits = format!("[limits]\ndrain = \"{limit}\"");
+        let mut gateway = Setup::before(&origin).section(&limits).start();
+        let mut client = gateway.connect();
+        tunnel(&mut client);
+        gateway.signal("TERM");
+        eventually(LONG, "it drains", || gateway.admin("GET /readyz").status == 503);
+        echo(&mut client);
+        if signals == 2 {
+            gateway.signal("TERM");
+        }
+        assert!(client.is_closed(), "its end is told");
+        assert!(gateway.wait().success());
+    }
+}
+
+#[test]
+fn with_a_grace_the_process_says_no_before_it_stops_accepting() {
+    let origin = Upstream::text("ok");
+    let mut gateway = Setup::before(&origin).section("[limits]\ndrain_grace = \"1s\"\ndrain_idle = \"100ms\"").start();
+    let mut kept = gateway.connect();
+    gateway.signal("TERM");
+    eventually(LONG, "it says no", || gateway.admin("GET /readyz").status == 503);
+    assert_eq!(gateway.get("/").status, 200, "a new connection");
+    assert_eq!(kept.ask(&Request::get("/")).unwrap().header("connection"), None, "nothing ends yet");
+    assert!(gateway.wait().success());
+}
+
+/// Opens connections as fast as it can, until one is refused; a connection that was made must be answered.
+fn knock(address: SocketAddr, stop: &AtomicBool, answered: &AtomicUsize) -> Result<(), io::Error> {
+    while !stop.load(Ordering::SeqCst) {
+        let Ok(mut connection) = Connection::open(address) else { return Ok(()) };
+        let answer = connection.ask(&Request::get("/").header("connection", "close"))?;
+        assert_eq!(answer.status, 200);
+        answered.fetch_add(1, Ordering::SeqCst);
+    }
+    Ok(())
+}
+
+#[test]
+fn no_connection_that_was_made_is_reset() {
+    let origin = Upstream::text("ok");
+    for round in 0..3 {
+        let mut gateway = Setup::before(&origin).telemetry("access_log = \"off\"").start();
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let failures = Arc::new(Mutex::new(Vec::new()));
+        let address = gateway.plain();
+        let clients: Vec<_> = (0..8)
+            .map(|_| {
+                let (stop, answered, failures) = (Arc::clone(&stop), Arc::clone(&answered), Arc::clone(&failures));
+                std::thread::spawn(move || {
+                    if let Err(error) = knock(address, &stop, &answered) {
+                        failures.lock().unwrap().push(error.to_string());
+                    }
+                })
+            })
+            .collect();
+        eventually(LONG, "traffic flows", || answered.load(Ordering::SeqCst) > 100);
+        gateway.signal("TERM");
+        assert!(gateway.wait().success());
+        stop.store(true, Ordering::SeqCst);
+        clients.into_iter().for_each(|client| client.join().unwrap());
+        assert_eq!(*failures.lock().unwrap(), Vec::<String>::new(), "round {round}");
+    }
 }

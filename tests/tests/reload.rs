@@ -1,9 +1,12 @@
 //! A changed configuration goes live without losing a request; a bad one changes nothing.
 
+use std::net::SocketAddr;
+
 use serde_json::Value;
 use weir_tests::load::Load;
 use weir_tests::setup::site;
-use weir_tests::{Answer, Gateway, LONG, Request, Setup, Upstream, eventually};
+use weir_tests::tls::{Authority, Kind};
+use weir_tests::{Answer, Connection, Gateway, LONG, Reply, Request, Setup, Upstream, eventually};
 
 fn json(answer: &Answer) -> Value {
     serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", answer.text()))
@@ -26,6 +29,79 @@ fn a_site_added_to_the_file_is_served_under_load() {
     assert_eq!(gateway.ask(&Request::get("/").host("added.test")).text(), "new");
     let report = load.finish();
     assert!(report.failures.is_empty(), "{:?}", report.failures);
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn listeners_come_change_and_go_and_nothing_else_notices() {
+    let origin = Upstream::scripted(|request| match request.header("upgrade") {
+        Some("websocket") => Reply::Tunnel,
+        _ if request.head.first_line.contains("/download") => Reply::Stream { length: 32 << 20, chunked: true },
+        _ => Reply::text("ok"),
+    });
+    let authority = Authority::new();
+    let gateway = Setup::before(&origin).certificate(&authority.issue(Kind::Ecdsa, &["site.test"])).start();
+    let (plain, tls, port) = (gateway.plain(), gateway.tls(), free_port());
+    let added = SocketAddr::from(([127, 0, 0, 1], port));
+    let get = Request::get("/");
+    let client = authority.client().unwrap();
+    let loads = [
+        Load::start(plain, 1, &get),
+        Load::start(plain, 1, &get.clone().header("connection", "close")),
+        Load::over(1, &get.clone().header("connection", "close"), move || Ok(client.connect(tls, "site.test")?.0)),
+    ];
+    let mut tunnel = gateway.connect();
+    let upgrade = Request::get("/").header("connection", "Upgrade").header("upgrade", "websocket");
+    assert_eq!(tunnel.ask(&upgrade).unwrap().status, 101);
+    let mut download = gateway.connect();
+    download.send(Request::get("/download").bytes()).unwrap();
+
+    let text = std::fs::read_to_string(gateway.config()).unwrap();
+    let listener = |lines: &str| format!("{text}\n[[listener]]\naddress = \"{added}\"\n{lines}\n");
+    let reload = |text: &str| {
+        gateway.rewrite(|_| text.to_owned());
+        let answer = gateway.admin("POST /v1/reload");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    let asks = |client: std::io::Result<Connection>| {
+        client.and_then(|mut client| client.ask(&get)).is_ok_and(|answer| answer.status == 200)
+    };
+    for _ in 0..5 {
+        reload(&listener(""));
+        eventually(LONG, "the new listener answers", || asks(Connection::open(added)));
+        let mut kept = Connection::open(added).unwrap();
+        assert_eq!(kept.ask(&get).unwrap().status, 200);
+        reload(&listener("tls = true"));
+        eventually(LONG, "the same address speaks TLS", || asks(authority.connect(added, "site.test")));
+        assert_eq!(kept.ask(&get).unwrap().status, 200, "a connection of the old form goes on");
+        reload(&text);
+        eventually(LONG, "the listener is gone", || Connection::open(added).is_err());
+        assert_eq!(kept.ask(&get).unwrap().status, 200, "its connections are not");
+    }
+    tunnel.send("across").unwrap();
+    assert_eq!(tunnel.exactly(6).unwrap(), b"across");
+    assert_eq!(download.answer().unwrap().body.len(), 32 << 20);
+    for (load, kind) in loads.into_iter().zip(["keep-alive", "close", "tls close"]) {
+        let report = load.finish();
+        assert!(report.failures.is_empty() && report.ok > 0, "{kind}: {:?}", report.failures);
+    }
+}
+
+#[test]
+fn an_address_can_become_a_narrower_one() {
+    let (origin, port) = (Upstream::text("ok"), free_port());
+    let gateway = Setup::before(&origin).section(&format!("[[listener]]\naddress = \"0.0.0.0:{port}\"")).start();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    assert!(Connection::open(address).is_ok());
+    gateway.rewrite(|text| text.replace(&format!("0.0.0.0:{port}"), &format!("127.0.0.1:{port}")));
+    assert_eq!(gateway.admin("POST /v1/reload").status, 200);
+    let elsewhere = SocketAddr::from(([127, 0, 0, 2], port));
+    eventually(LONG, "only the narrower address answers", || {
+        Connection::open(elsewhere).is_err() && Connection::open(address).is_ok()
+    });
 }
 
 #[test]
