@@ -47,7 +47,7 @@ fn listeners_come_change_and_go_and_nothing_else_notices() {
     let (plain, tls, port) = (gateway.plain(), gateway.tls(), free_port());
     let added = SocketAddr::from(([127, 0, 0, 1], port));
     let get = Request::get("/");
-    let client = authority.client().unwrap();
+    let client = authority.client(&[]).unwrap();
     let loads = [
         Load::start(plain, 1, &get),
         Load::start(plain, 1, &get.clone().header("connection", "close")),

@@ -59,8 +59,6 @@ enum DemoError {
     Origin(io::Error),
     #[error(transparent)]
     Gateway(#[from] config::Errors),
-    #[error("{0}")]
-    Signals(String),
     #[error("the gateway does not listen with TLS")]
     NoListener,
     #[error("cannot check: {0}")]
@@ -76,7 +74,7 @@ impl DemoError {
             Self::Gateway(_) => {
                 Some("when a port is in use, choose others with --tls-port and --plain-port; 0 takes any free one")
             }
-            Self::Origin(_) | Self::Signals(_) | Self::NoListener | Self::Client(_) | Self::Runtime(_) => None,
+            Self::Origin(_) | Self::NoListener | Self::Client(_) | Self::Runtime(_) => None,
         }
     }
 }
@@ -104,7 +102,7 @@ fn serve(options: &Options) -> Result<bool, DemoError> {
     let origin = Origin::start(files::ORIGIN_HOST).map_err(DemoError::Origin)?;
     let directory = Directory::create(keep.clone())?;
     directory.fill(Settings { tls, plain, origin: origin.address(), log_to_file: check })?;
-    let running = run::start(&directory.configuration(), run::Origin::find()?)?;
+    let running = run::start(&directory.configuration(), run::Origin::default())?;
     let addresses: Vec<(String, SocketAddr)> = running.addresses().to_vec();
     let listener = addresses.iter().find(|(url, _)| url.starts_with("https://")).ok_or(DemoError::NoListener)?.1;
     let cases = cases::cases(&directory, listener.port());
@@ -116,7 +114,7 @@ fn serve(options: &Options) -> Result<bool, DemoError> {
         return Ok(outcomes.iter().all(checks::Outcome::behaves));
     }
     print::out(&introduction(&directory, &addresses, &cases));
-    running.wait().map_err(DemoError::Signals)?;
+    running.wait();
     Ok(true)
 }
 

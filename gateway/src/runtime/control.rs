@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval};
@@ -19,6 +18,7 @@ use super::snapshot::Snapshot;
 use super::sockets::Inherited;
 use super::upgrade::successor::notify;
 use super::upgrade::{Heritage, Refusal, Successor};
+use super::wishes::{Wish, Wishes};
 use super::worker::{Command, Handle, Shared};
 use crate::admin;
 use crate::upstream::probe;
@@ -60,11 +60,10 @@ const BIND_ATTEMPTS: u32 = 4;
 const ADMIN_GOODBYE: Duration = Duration::from_secs(2);
 
 impl Control {
-    /// Runs until `stop` is told or a successor serves, then drains. Told again, it hurries. Call in a `LocalSet`.
-    pub async fn run(mut self, mut stop: mpsc::UnboundedReceiver<()>) {
+    /// Runs until it is asked to stop or a successor serves, then drains. Asked again, it hurries. Call in a `LocalSet`.
+    pub async fn run(mut self, mut wishes: Wishes) {
         let snapshot = self.published.borrow_and_update().clone();
         let mut probes = probe::start(&snapshot.groups, self.shared.recorder.metrics());
-        let (mut hangup, mut user2) = (signal(SignalKind::hangup()).ok(), signal(SignalKind::user_defined2()).ok());
         let admin_passed = self.admin_socket.pass();
         let admin = AdminTask::start(std::mem::replace(&mut self.admin_socket, admin::Socket::None), &self.admin);
         let mut upgrading: Option<Upgrading> = None;
@@ -72,7 +71,11 @@ impl Control {
         let mut watchdog = sd_notify::watchdog_enabled().map(|limit| tokio::time::interval(limit / 3));
         let successor = loop {
             tokio::select! {
-                _ = stop.recv() => break None,
+                wish = wishes.next() => match wish {
+                    Wish::Stop => break None,
+                    Wish::Reload => self.reload(),
+                    Wish::Upgrade => self.upgrade(&mut upgrading, None, admin_passed.as_ref().ok()),
+                },
                 changed = self.published.changed() => {
                     if changed.is_err() {
                         break None;
@@ -83,8 +86,6 @@ impl Control {
                     bind_again = self.listen(0);
                 }
                 () = at(bind_again.map(|(time, _)| time)) => bind_again = self.listen(bind_again.map_or(0, |(_, attempt)| attempt)),
-                () = next(&mut hangup) => self.reload(),
-                () = next(&mut user2) => self.upgrade(&mut upgrading, None, admin_passed.as_ref().ok()),
                 Some(reply) = self.upgrades.recv() => self.upgrade(&mut upgrading, Some(reply), admin_passed.as_ref().ok()),
                 result = upgraded(&mut upgrading) => {
                     if let Some(successor) = tell(result, upgrading.take().and_then(|(_, reply)| reply)) {
@@ -96,7 +97,7 @@ impl Control {
         };
         // A candidate that is not the successor yet never will be.
         drop(upgrading);
-        self.end(stop, successor.is_some(), admin).await;
+        self.end(wishes, successor.is_some(), admin).await;
         drop(probes);
     }
 
@@ -137,7 +138,7 @@ impl Control {
         let snapshot = self.shared.snapshot.load_full();
         match self.heritage.pass(&self.listeners, admin, &snapshot) {
             Ok(passed) => {
-                tracing::info!("starting a new process: {}", self.heritage.program.path.display());
+                tracing::info!("starting a new process: {}", passed.program().display());
                 notify_reloading();
                 let patience = snapshot.config.limits.upgrade;
                 *upgrading = Some((Box::pin(passed.start(patience)), reply));
@@ -146,7 +147,7 @@ impl Control {
         }
     }
 
-    async fn end(self, mut stop: mpsc::UnboundedReceiver<()>, has_successor: bool, admin: AdminTask) {
+    async fn end(self, mut wishes: Wishes, has_successor: bool, admin: AdminTask) {
         let limits = self.shared.snapshot.load().config.limits;
         self.shared.leaving.store(true, Ordering::Relaxed);
         // Whatever changes from now on is the successor's business, or nobody's.
@@ -154,11 +155,12 @@ impl Control {
         if has_successor {
             admin.stop();
         } else {
+            tracing::info!("draining");
             notify(&[NotifyState::Stopping]);
             if let Some(grace) = limits.drain_grace {
                 tokio::select! {
                     () = tokio::time::sleep(grace) => {}
-                    _ = stop.recv() => {}
+                    () = wishes.stop() => {}
                 }
             }
         }
@@ -177,7 +179,7 @@ impl Control {
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
-                Some(()) = stop.recv() => plan.hurry(began.elapsed()),
+                () = wishes.stop() => plan.hurry(began.elapsed()),
             }
         }
         let workers = self.workers;
@@ -275,15 +277,6 @@ async fn at(time: Option<Instant>) {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
-}
-
-async fn next(signals: &mut Option<Signal>) {
-    if let Some(signal) = signals
-        && signal.recv().await.is_some()
-    {
-        return;
-    }
-    std::future::pending::<()>().await;
 }
 
 fn notify_reloading() {

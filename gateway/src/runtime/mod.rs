@@ -12,4 +12,5 @@ pub mod run;
 pub mod snapshot;
 pub mod sockets;
 pub mod upgrade;
+pub mod wishes;
 pub mod worker;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use weir_plugins::{Host, HostOptions};
 
@@ -21,6 +21,7 @@ use super::listeners::Listeners;
 use super::snapshot::Snapshot;
 use super::sockets::Inherited;
 use super::upgrade::{self, Heritage, Manifest, Predecessor, Program};
+use super::wishes::Wishes;
 use super::worker::{Handle, Shared};
 use crate::admin;
 use crate::config::{self, AccessLog, Config, Errors, Telemetry};
@@ -33,7 +34,6 @@ pub struct Running {
     addresses: Vec<(String, SocketAddr)>,
     admin: String,
     stop: mpsc::UnboundedSender<()>,
-    ended: oneshot::Receiver<()>,
     control: JoinHandle<()>,
     builder: JoinHandle<()>,
     recorder: Recorder,
@@ -54,11 +54,11 @@ pub fn check(config_path: &Path) -> Result<Arc<Snapshot>, Errors> {
     Ok(snapshot)
 }
 
-/// What a process starts from.
-#[derive(Debug)]
+/// What a process starts from. By default nothing, and no other can replace it.
+#[derive(Debug, Default)]
 pub struct Origin {
     /// How to start it again.
-    pub program: Program,
+    pub program: Option<Program>,
     /// Sockets that were bound before.
     pub inherited: Inherited,
     /// The process that this one replaces.
@@ -79,10 +79,12 @@ impl Origin {
         let found = Predecessor::find();
         let found = found.map_err(|error| general("upgrade", error.to_string(), "stop the old process and start the new one"))?;
         Ok(match found {
-            Some((predecessor, manifest, inherited)) => Self { program, inherited, predecessor: Some(predecessor), manifest },
+            Some((predecessor, manifest, inherited)) => {
+                Self { program: Some(program), inherited, predecessor: Some(predecessor), manifest }
+            }
             None => {
                 let inherited = Inherited::from_service_manager();
-                Self { program, inherited, predecessor: None, manifest: Manifest::default() }
+                Self { program: Some(program), inherited, predecessor: None, manifest: Manifest::default() }
             }
         })
     }
@@ -122,6 +124,8 @@ struct Prepared {
     listeners: Listeners,
     admin_socket: admin::Socket,
     heritage: Heritage,
+    wishes: Wishes,
+    stop: mpsc::UnboundedSender<()>,
 }
 
 impl Prepared {
@@ -149,11 +153,15 @@ impl Prepared {
         });
         let runtime = runtime()?;
         let mut listeners = Listeners::default();
-        let admin_socket = {
+        let (stop, stopped) = mpsc::unbounded_channel();
+        let (admin_socket, wishes) = {
             let _context = runtime.enter();
             listeners.apply(&config.listeners, &[], &mut inherited)?;
             let passed = inherited.take_admin(&admin::text(&config.server.admin));
-            admin::bind(&config.server.admin, passed)?
+            let wishes = Wishes::new(stopped);
+            let wishes =
+                wishes.map_err(|error| general("server", format!("cannot receive signals: {error}"), "check the system"))?;
+            (admin::bind(&config.server.admin, passed)?, wishes)
         };
         let draining = inherited.take_draining();
         for address in inherited.left_over() {
@@ -165,11 +173,11 @@ impl Prepared {
             workers.push(worker.map_err(|error| general("server.workers", error, "use fewer workers"))?);
         }
         let heritage = Heritage { program, draining, tickets: builder.tickets() };
-        Ok(Self { runtime, builder, snapshot, watched, shared, workers, listeners, admin_socket, heritage })
+        Ok(Self { runtime, builder, snapshot, watched, shared, workers, listeners, admin_socket, heritage, wishes, stop })
     }
 
     fn serve(self) -> Result<Running, Errors> {
-        let Self { runtime, builder, snapshot, watched, shared, workers, listeners, admin_socket, heritage } = self;
+        let Self { runtime, builder, snapshot, watched, shared, workers, listeners, admin_socket, heritage, wishes, stop } = self;
         let announced = listeners.announce(&workers);
         announced.map_err(|error| general("listener", error.to_string(), "raise the open-file limit (`ulimit -n`)"))?;
         let addresses = listeners.bound().iter().map(|bound| (url(bound.listener.tls, bound.address), bound.address)).collect();
@@ -182,16 +190,10 @@ impl Prepared {
         let builder = spawn_builder(builder, snapshot, watched, received, events.clone(), publish, &shared)?;
         let admin = Arc::new(state);
         let control = Control { shared, workers, listeners, events, published, admin_socket, admin, upgrades: asked, heritage };
-        let (stop, stopped) = mpsc::unbounded_channel();
-        let (ending, ended) = oneshot::channel();
-        let run = move || {
-            LocalSet::new().block_on(&runtime, control.run(stopped));
-            // Whoever waited for it may have gone.
-            let _ = ending.send(());
-        };
+        let run = move || LocalSet::new().block_on(&runtime, control.run(wishes));
         let control = std::thread::Builder::new().name("weir-control".to_owned()).spawn(run);
         let control = control.map_err(|error| thread_error(&error))?;
-        Ok(Running { addresses, admin: admin_text, stop, ended, control, builder, recorder })
+        Ok(Running { addresses, admin: admin_text, stop, control, builder, recorder })
     }
 }
 
@@ -208,32 +210,9 @@ impl Running {
         &self.admin
     }
 
-    /// Waits for SIGTERM or SIGINT and drains, or until a successor serves and what is left here has drained. Every further signal
-    /// hurries the drain.
-    ///
-    /// # Errors
-    /// Signals cannot be received.
-    pub fn wait(mut self) -> Result<(), String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
-        runtime.block_on(async {
-            use tokio::signal::unix::{SignalKind, signal};
-            let wrong = |error: std::io::Error| format!("cannot receive signals: {error}");
-            let mut terminate = signal(SignalKind::terminate()).map_err(wrong)?;
-            let mut interrupt = signal(SignalKind::interrupt()).map_err(wrong)?;
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                    _ = &mut self.ended => return Ok::<_, String>(()),
-                }
-                tracing::info!("draining");
-                // A control thread that has ended already needs no word.
-                let _ = self.stop.send(());
-            }
-        })?;
+    /// Waits for the end: a signal, or a successor that serves, and what was left to drain.
+    pub fn wait(self) {
         self.join();
-        Ok(())
     }
 
     /// Drains and ends.

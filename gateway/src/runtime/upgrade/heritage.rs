@@ -1,6 +1,7 @@
 //! What a process keeps for its successor, and what it makes of it when one is started.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,8 +23,8 @@ const MAX_DRAINING: usize = 2;
 /// What a process keeps for its successor.
 #[derive(Debug)]
 pub struct Heritage {
-    /// How to start it.
-    pub program: Program,
+    /// How to start it; none when nothing can replace this process.
+    pub program: Option<Program>,
     /// Earlier generations that have not ended, oldest first.
     pub draining: Vec<Draining>,
     /// The keys of session tickets.
@@ -44,8 +45,9 @@ impl Heritage {
     /// Puts everything together.
     ///
     /// # Errors
-    /// The system gives no more descriptors.
+    /// Nothing can replace this process, or the system gives no more descriptors.
     pub fn pass(&self, listeners: &Listeners, admin: Option<&admin::Passed>, snapshot: &Snapshot) -> Result<Bequest, Refusal> {
+        let program = self.program.clone().ok_or(Refusal::Unsupported)?;
         let mut passed = listeners.pass().map_err(Refusal::HandOver)?;
         if let Some(admin) = admin {
             let descriptor = admin.descriptor.try_clone().map_err(Refusal::HandOver)?;
@@ -66,7 +68,7 @@ impl Heritage {
             down: down(snapshot),
             tickets: self.tickets.export(),
         };
-        Ok(Bequest { program: self.program.clone(), manifest, descriptors, excess })
+        Ok(Bequest { program, manifest, descriptors, excess })
     }
 
     fn alive(&self) -> std::io::Result<Vec<Draining>> {
@@ -76,6 +78,12 @@ impl Heritage {
 }
 
 impl Bequest {
+    /// The binary that will be started.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program.path
+    }
+
     /// Starts the successor; see [`Successor::start`].
     ///
     /// # Errors

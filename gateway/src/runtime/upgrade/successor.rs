@@ -22,6 +22,9 @@ pub enum Refusal {
     /// One upgrade at a time.
     #[error("an upgrade is already under way")]
     Busy,
+    /// A demonstration, for example.
+    #[error("this process cannot be replaced while it runs")]
+    Unsupported,
     /// The process is ending.
     #[error("the gateway is ending")]
     Ending,
