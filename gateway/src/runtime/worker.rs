@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::runtime::LocalOptions;
+use tokio::task::JoinHandle;
 use weir_plugins::Host;
 
 use super::drain::{self, Orders};
@@ -183,16 +184,21 @@ impl Handle {
     /// The thread or its runtime cannot be started.
     pub fn start(index: usize, shared: Arc<Shared>) -> Result<Self, String> {
         let (commands, received) = mpsc::unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| format!("cannot start a runtime: {error}"))?;
+        let (started, start) = std::sync::mpsc::sync_channel(1);
         let run = move || {
-            let local = LocalSet::new();
-            local.block_on(&runtime, work(shared, received));
+            // The runtime is the thread's own: what runs on it needs no locks.
+            match tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                Ok(runtime) => {
+                    drop(started.send(Ok(())));
+                    runtime.block_on(work(shared, received));
+                }
+                Err(error) => drop(started.send(Err(error))),
+            }
         };
         let thread = std::thread::Builder::new().name(format!("weir-worker-{index}")).spawn(run);
         let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
+        let runtime = start.recv().unwrap_or_else(|_| Err(std::io::Error::other("the thread ended")));
+        runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
         Ok(Self { commands, thread: Some(thread) })
     }
 
