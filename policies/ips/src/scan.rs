@@ -18,7 +18,12 @@ pub struct Literals {
     buckets: Vec<u16>,
     /// How many steps all sequences have together.
     slots: usize,
+    /// For each byte its part of a key, and whether it is a letter.
+    bytes: [u8; 256],
 }
+
+/// In [`Literals::bytes`]: what a keyword may not touch on its left.
+const LETTER: u8 = 0x80;
 
 /// Where a rule matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +38,11 @@ pub struct Match {
 
 /// How far each sequence has come in the current text.
 #[derive(Debug, Default)]
-pub struct Progress(Vec<Option<(usize, usize)>>);
+pub struct Progress {
+    steps: Vec<Option<(usize, usize)>>,
+    /// Whether any step was noted.
+    used: bool,
+}
 
 #[derive(Debug)]
 struct Literal {
@@ -88,22 +97,27 @@ impl Literals {
         literals.sort_by_key(|literal| (literal.key(), Reverse(literal.step.slot())));
         let buckets = (0..=KEYS).map(|key| literals.partition_point(|literal| literal.key() < key));
         let buckets = buckets.map(|first| u16::try_from(first).unwrap_or(u16::MAX)).collect();
-        Self { literals, buckets, slots }
+        let bytes = std::array::from_fn(|byte| {
+            let byte = u8::try_from(byte).unwrap_or_default();
+            (byte.to_ascii_lowercase() & 0x3f) | if is_letter(byte) { LETTER } else { 0 }
+        });
+        Self { literals, buckets, slots, bytes }
     }
 
     /// Calls `found` for every rule with one of these targets that matches `text`, which may be in any case.
     pub fn scan(&self, text: &[u8], targets: Targets, progress: &mut Progress, mut found: impl FnMut(Match)) {
-        progress.0.clear();
-        progress.0.resize(self.slots, None);
-        let mut before_is_letter = false;
-        for (at, (first, second)) in text.iter().zip(text.iter().skip(1)).enumerate() {
-            let inside_word = before_is_letter;
-            before_is_letter = is_letter(*first);
-            if inside_word && before_is_letter {
+        progress.begin(self.slots);
+        let of = |byte: u8| self.bytes.get(usize::from(byte)).copied().unwrap_or_default();
+        let mut second = text.first().map_or(0, |first| of(*first));
+        let mut before = 0;
+        for (at, next) in text.iter().skip(1).enumerate() {
+            let first = std::mem::replace(&mut second, of(*next));
+            // In the middle of a word nothing begins.
+            if std::mem::replace(&mut before, first) & first & LETTER != 0 {
                 continue;
             }
-            let key = key(*first, *second);
-            let (Some(&from), Some(&to)) = (self.buckets.get(key), self.buckets.get(key + 1)) else { continue };
+            let key = usize::from(first & 0x3f) << 6 | usize::from(second & 0x3f);
+            let Some(&[from, to]) = self.buckets.get(key..).and_then(<[u16]>::first_chunk::<2>) else { continue };
             if from == to {
                 continue;
             }
@@ -165,6 +179,15 @@ impl Step {
 }
 
 impl Progress {
+    /// Begins a text.
+    fn begin(&mut self, slots: usize) {
+        if self.used || self.steps.len() != slots {
+            self.steps.clear();
+            self.steps.resize(slots, None);
+            self.used = false;
+        }
+    }
+
     /// Notes that a step stands at a place; the whole match when it is complete.
     ///
     /// Of several places of a step only the last is kept: it is the nearest one for every step that follows.
@@ -177,13 +200,14 @@ impl Progress {
         let start = if first {
             place.start
         } else {
-            let (start, reached) = (*self.0.get(slot.checked_sub(1)?)?)?;
+            let (start, reached) = (*self.steps.get(slot.checked_sub(1)?)?)?;
             if place.start.checked_sub(reached)? > gap {
                 return None;
             }
             start
         };
-        if let Some(own) = self.0.get_mut(slot) {
+        self.used = true;
+        if let Some(own) = self.steps.get_mut(slot) {
             *own = Some((start, place.end));
         }
         last.then_some(start..place.end)
