@@ -114,7 +114,7 @@ impl Finish {
         }
         let recorder = &worker.shared.recorder;
         let Some(exchange) = exchange else {
-            recorder.record(*record);
+            recorder.record(record);
             return;
         };
         match site {
@@ -124,12 +124,12 @@ impl Finish {
                     let mut slot = Some(exchange);
                     site.chain.complete(&mut slot, &outcome(&record)).await;
                     absorb(&mut record, slot);
-                    recorder.record(*record);
+                    recorder.record(record);
                 });
             }
             _ => {
                 absorb(&mut record, Some(exchange));
-                recorder.record(*record);
+                recorder.record(record);
             }
         }
     }

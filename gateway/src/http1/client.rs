@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, TRAILER};
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -135,9 +135,9 @@ impl Sending {
         let framing = request_framing(&parts, &body);
         connection.deadline.moved();
         connection.wire.begin();
-        head::write_request(connection.wire.output(), &parts, framing);
-        let held = parts.headers.contains_key(EXPECT) && !body.is_end_stream();
-        let trailers = announced(&parts.headers);
+        let said = head::write_request(connection.wire.output(), &parts, framing);
+        let held = said.expects && !body.is_end_stream();
+        let trailers = said.trailers;
         let upload = Upload { body, framing, held, head_first: manner.head_first, begun: false, over: false, trailers };
         Self { connection, parts, upload, manner, quiet: None, interim: 0 }
     }
@@ -242,12 +242,6 @@ fn request_framing(parts: &Parts, body: &RequestBody) -> Option<Framing> {
         Some(length) => Some(Framing::Length(length)),
         None => Some(Framing::Chunked),
     }
-}
-
-/// The names of the trailers that were announced: no others travel.
-#[must_use]
-pub fn announced(headers: &HeaderMap) -> Option<HeaderValue> {
-    headers.get(TRAILER).cloned()
 }
 
 /// The trailers that were announced.

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, HOST, TRAILER, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 
@@ -43,8 +43,21 @@ pub(super) fn shared_value(text: &Bytes, place: Span) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(text.slice(place.start..place.end)).ok()
 }
 
-/// Writes the head of a request. What the fields say of framing and the connection is replaced by what is true of this connection.
-pub fn write_request(out: &mut Vec<u8>, parts: &Parts, framing: Option<Framing>) {
+/// What a head that was written says of its body and its connection.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// The body waits until it is asked for.
+    pub expects: bool,
+    /// The names of the trailers that may follow the body.
+    pub trailers: Option<HeaderValue>,
+    /// Another message may follow.
+    pub keep: bool,
+}
+
+/// Writes the head of a request. What the fields say of framing is replaced by what is true of this connection; of Connection only an
+/// upgrade has come this far.
+pub fn write_request(out: &mut Vec<u8>, parts: &Parts, framing: Option<Framing>) -> Said {
+    let mut said = Said { keep: true, ..Said::default() };
     out.extend_from_slice(parts.method.as_str().as_bytes());
     out.push(b' ');
     match parts.uri.path_and_query() {
@@ -56,17 +69,20 @@ pub fn write_request(out: &mut Vec<u8>, parts: &Parts, framing: Option<Framing>)
     if let Some(host) = parts.headers.get(HOST) {
         write_field(out, "host", host.as_bytes());
     }
-    let upgrade = parts.headers.contains_key(http::header::UPGRADE);
     for (name, value) in &parts.headers {
-        let kept = !matches!(*name, HOST | CONTENT_LENGTH | TRANSFER_ENCODING) && (*name != CONNECTION || upgrade);
-        if kept {
-            write_field(out, name.as_str(), value.as_bytes());
+        match *name {
+            HOST | CONTENT_LENGTH | TRANSFER_ENCODING => continue,
+            EXPECT => said.expects = true,
+            TRAILER => said.trailers = Some(value.clone()),
+            _ => {}
         }
+        write_field(out, name.as_str(), value.as_bytes());
     }
     if let Some(framing) = framing {
         write_framing(out, framing);
     }
     out.extend_from_slice(b"\r\n");
+    said
 }
 
 /// What a response's head has to say of its connection.
@@ -80,9 +96,10 @@ pub struct Delivery {
     pub keep: bool,
 }
 
-/// Writes the head of a response.
-pub fn write_response(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap, delivery: Delivery) {
+/// Writes the head of a response. The connection stays open when `delivery` allows it and the fields do not say otherwise.
+pub fn write_response(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap, delivery: Delivery) -> Said {
     let Delivery { version, framing, keep } = delivery;
+    let mut said = Said { keep, ..Said::default() };
     let switching = status == StatusCode::SWITCHING_PROTOCOLS;
     out.extend_from_slice(if version == Version::HTTP_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     out.extend_from_slice(status.as_str().as_bytes());
@@ -92,19 +109,18 @@ pub fn write_response(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap
     let declared = framing.is_none() && status != StatusCode::NO_CONTENT && !switching;
     let mut dated = false;
     for (name, value) in headers {
-        let kept = match *name {
-            CONTENT_LENGTH => declared,
-            TRANSFER_ENCODING => false,
-            CONNECTION => switching,
-            DATE => {
-                dated = true;
-                true
+        match *name {
+            CONTENT_LENGTH if !declared => continue,
+            TRANSFER_ENCODING => continue,
+            CONNECTION if !switching => {
+                said.keep &= !value.as_bytes().eq_ignore_ascii_case(b"close");
+                continue;
             }
-            _ => true,
-        };
-        if kept {
-            write_field(out, name.as_str(), value.as_bytes());
+            DATE => dated = true,
+            TRAILER => said.trailers = Some(value.clone()),
+            _ => {}
         }
+        write_field(out, name.as_str(), value.as_bytes());
     }
     if !dated && !switching {
         with_date(|date| write_field(out, "date", date));
@@ -112,12 +128,13 @@ pub fn write_response(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap
     if let Some(framing) = framing {
         write_framing(out, framing);
     }
-    match (switching, keep, version) {
+    match (switching, said.keep, version) {
         (true, ..) | (false, true, Version::HTTP_11) => {}
         (false, true, _) => out.extend_from_slice(b"connection: keep-alive\r\n"),
         (false, false, _) => out.extend_from_slice(b"connection: close\r\n"),
     }
     out.extend_from_slice(b"\r\n");
+    said
 }
 
 /// Writes trailers and the end of a chunked body.

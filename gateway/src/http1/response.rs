@@ -1,5 +1,7 @@
 //! The head of a server's response, and where its body ends. What could be read in two ways is no response.
 
+use std::mem::MaybeUninit;
+
 use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
@@ -35,9 +37,10 @@ pub struct BadResponse;
 /// # Errors
 /// [`BadResponse`].
 pub fn take(input: &mut BytesMut, method: &Method) -> Result<Option<Head>, BadResponse> {
-    let mut list = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut response = httparse::Response::new(&mut list);
-    let length = match response.parse(input) {
+    let mut list = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, input, &mut list);
+    let length = match parsed {
         Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
         Ok(httparse::Status::Partial) if input.len() <= MAX_HEAD => return Ok(None),
         Ok(_) | Err(_) => return Err(BadResponse),
@@ -50,10 +53,12 @@ pub fn take(input: &mut BytesMut, method: &Method) -> Result<Option<Head>, BadRe
         values.push((HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| BadResponse)?, place(input, field.value)));
     }
     let text = input.split_to(length).freeze();
+    let mut connection = false;
     for (name, value) in values {
+        connection |= name == CONNECTION;
         headers.append(name, shared_value(&text, value).ok_or(BadResponse)?);
     }
-    let persistent = is_persistent(&headers, old);
+    let persistent = if connection { is_persistent(&headers, old) } else { !old };
     let (framing, unambiguous) = framing(&mut headers, status, method, old)?;
     Ok(Some(Head { status, headers, framing, keep: persistent && unambiguous && framing != Framing::ToEnd }))
 }

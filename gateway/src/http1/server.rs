@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use tokio::time::Instant;
 
 use super::body::{Framing, Piece};
-use super::client::{announced, announced_only};
+use super::client::announced_only;
 use super::deadline::{Deadline, after};
 use super::downstream::{Downstream, RequestBytes};
 use super::head::{self, Delivery};
@@ -240,9 +239,8 @@ impl Session {
     async fn deliver(&mut self, response: Response<ResponseBody>, manner: Manner) -> bool {
         let (parts, mut body) = response.into_parts();
         let (framing, bodiless) = response_framing(&parts.status, &body, manner);
-        let mut keep =
-            manner.keep && framing != Some(Framing::ToEnd) && !self.worker.is_draining() && !says_close(&parts.headers);
-        {
+        let mut keep = manner.keep && framing != Some(Framing::ToEnd) && !self.worker.is_draining();
+        let said = {
             let mut downstream = self.downstream.borrow_mut();
             let downstream = &mut *downstream;
             if !downstream.body.is_done() {
@@ -253,14 +251,15 @@ impl Session {
             }
             downstream.expects = false;
             let delivery = Delivery { version: manner.version, framing, keep };
-            head::write_response(downstream.wire.output(), parts.status, &parts.headers, delivery);
-        }
+            head::write_response(downstream.wire.output(), parts.status, &parts.headers, delivery)
+        };
+        keep = said.keep;
         let mut writer = Writer {
             downstream: &self.downstream,
             deadline: &mut self.deadline,
             wait: self.waits.write,
             framing: if bodiless { None } else { framing },
-            announced: announced(&parts.headers),
+            announced: said.trailers,
             over: false,
             stuck: None,
         };
@@ -389,10 +388,6 @@ fn response_framing(status: &StatusCode, body: &ResponseBody, manner: Manner) ->
         None => Framing::Chunked,
     };
     (Some(framing), false)
-}
-
-fn says_close(headers: &HeaderMap) -> bool {
-    headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
 }
 
 /// An answer's body on its way to the client.

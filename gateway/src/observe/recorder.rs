@@ -98,11 +98,11 @@ impl Recorder {
     }
 
     /// Takes a finished exchange.
-    pub fn record(&self, record: AccessRecord) {
+    pub fn record(&self, record: Box<AccessRecord>) {
         self.shared.metrics.exchange(&record);
         let wants = self.shared.wants();
         if wants.lines() || (wants.spans() && spans::is_kept(&record)) {
-            self.send(Message::Exchange(Box::new(record)));
+            self.send(Message::Exchange(record));
         }
     }
 

@@ -166,7 +166,7 @@ mod tests {
     use crate::config::Location;
 
     fn listener(address: &str, tls: bool) -> Listener {
-        let at = Location { file: "weir.toml".into(), line: 1 };
+        let at = Location { file: std::path::Path::new("weir.toml").into(), line: 1 };
         Listener { address: address.parse().unwrap(), tls, proxy_protocol: false, at }
     }
 

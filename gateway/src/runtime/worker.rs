@@ -9,8 +9,8 @@ use std::thread::JoinHandle as Thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot, watch};
 use tokio::runtime::LocalOptions;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use weir_plugins::Host;
 

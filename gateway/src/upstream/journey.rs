@@ -55,10 +55,14 @@ impl<'a> Journey<'a> {
 
     /// Turns to the next server: another one, or when all were tried one of them again.
     pub fn turn(&mut self, group: &Group) -> Option<Arc<Server>> {
-        if self.may_try(group).is_none() {
-            self.turned = 0;
-        }
-        let server = Arc::clone(self.may_try(group)?);
+        let next = self.may_try(group).cloned();
+        let server = match next {
+            Some(server) => server,
+            None => {
+                self.turned = 0;
+                Arc::clone(self.may_try(group)?)
+            }
+        };
         self.try_now(&server);
         Some(server)
     }

@@ -100,9 +100,9 @@ impl ClassTable {
         let of = |byte: u8| self.0.get(usize::from(byte)).copied().unwrap_or(0);
         // Eight at a time: a guest pays for every turn of a loop.
         let (eights, rest) = value.as_chunks::<8>();
-        let all = eights.iter().fold(0, |all, [a, b, c, d, e, f, g, h]| {
-            all | of(*a) | of(*b) | of(*c) | of(*d) | of(*e) | of(*f) | of(*g) | of(*h)
-        });
+        let all = eights
+            .iter()
+            .fold(0, |all, [a, b, c, d, e, f, g, h]| all | of(*a) | of(*b) | of(*c) | of(*d) | of(*e) | of(*f) | of(*g) | of(*h));
         Classes(rest.iter().fold(all, |all, byte| all | of(*byte)))
     }
 }

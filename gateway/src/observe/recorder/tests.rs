@@ -43,12 +43,12 @@ fn every_record_is_one_line_of_the_file() {
     let path = directory.0.join("access.log");
     let recorder = recorder(&to_file(&path));
     for _ in 0..100 {
-        recorder.record(fixture::relayed());
+        recorder.record(Box::new(fixture::relayed()));
         recorder.record_connection(fixture::connection());
     }
     assert!(recorder.shutdown(LONG));
     assert_eq!(events(&path), ["request", "connection"].repeat(100));
-    recorder.record(fixture::relayed());
+    recorder.record(Box::new(fixture::relayed()));
     assert_eq!(recorder.metrics().dropped_total(Signal::Log), 1, "nobody writes after the end");
     assert!(!recorder.shutdown(LONG), "a second end does nothing");
 }
@@ -59,7 +59,7 @@ fn a_rotated_log_goes_on_under_its_name() {
     let (path, old) = (directory.0.join("access.log"), directory.0.join("access.log.1"));
     let recorder = recorder(&to_file(&path));
     let mut lines = recorder.subscribe();
-    recorder.record(fixture::relayed());
+    recorder.record(Box::new(fixture::relayed()));
     wait(&mut lines);
     std::fs::rename(&path, &old).unwrap();
     recorder.reopen();
@@ -73,15 +73,15 @@ fn settings_change_while_it_runs() {
     let directory = Directory::new("apply");
     let (first, second) = (directory.0.join("1.log"), directory.0.join("2.log"));
     let recorder = recorder(&to_file(&first));
-    recorder.record(fixture::relayed());
+    recorder.record(Box::new(fixture::relayed()));
     assert!(recorder.apply(&to_file(&directory.0.join("missing/3.log"))).is_err());
-    recorder.record(fixture::relayed());
+    recorder.record(Box::new(fixture::relayed()));
     recorder.apply(&Settings { otlp: Some("http://127.0.0.1:1".to_owned()), sample: 1.0, ..to_file(&second) }).unwrap();
     assert!(recorder.begin_trace(None).sampled);
-    recorder.record(fixture::relayed());
+    recorder.record(Box::new(fixture::relayed()));
     recorder.apply(&Settings::default()).unwrap();
     assert!(!recorder.begin_trace(None).sampled, "nothing is sampled without a collector");
-    recorder.record(fixture::relayed());
+    recorder.record(Box::new(fixture::relayed()));
     assert!(recorder.shutdown(LONG));
     assert_eq!((events(&first).len(), events(&second).len()), (2, 1));
 }
@@ -89,13 +89,13 @@ fn settings_change_while_it_runs() {
 #[test]
 fn subscribers_see_lines_without_a_log_and_cost_nothing_when_gone() {
     let recorder = recorder(&Settings::default());
-    recorder.record(fixture::relayed());
+    recorder.record(Box::new(fixture::relayed()));
     assert!(!recorder.shared.wants().lines());
     let (mut one, mut other) = (recorder.subscribe(), recorder.subscribe());
-    recorder.record(fixture::denied());
+    recorder.record(Box::new(fixture::denied()));
     assert_eq!(wait(&mut one), wait(&mut other));
     drop(one);
-    recorder.record(fixture::relayed());
+    recorder.record(Box::new(fixture::relayed()));
     assert_eq!(wait(&mut other)["status"], 200);
     drop(other);
     assert!(!recorder.shared.wants().lines());
@@ -105,7 +105,7 @@ fn subscribers_see_lines_without_a_log_and_cost_nothing_when_gone() {
 fn the_latest_lines_are_kept_when_asked() {
     let recorder = recorder(&Settings { recent: 3, ..Settings::default() });
     for status in 200..210 {
-        recorder.record(AccessRecord { status, ..fixture::relayed() });
+        recorder.record(Box::new(AccessRecord { status, ..fixture::relayed() }));
     }
     assert!(recorder.shutdown(LONG));
     let statuses: Vec<_> =
@@ -123,7 +123,7 @@ fn a_stuck_log_drops_lines_but_never_blocks() {
     let recorder = recorder(&to_file(&path));
     let records = 3 * QUEUE as u64;
     for _ in 0..records {
-        recorder.record(fixture::relayed());
+        recorder.record(Box::new(fixture::relayed()));
     }
     let dropped = recorder.metrics().dropped_total(Signal::Log);
     assert!(dropped > 0 && dropped < records, "{dropped}");
