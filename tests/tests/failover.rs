@@ -49,6 +49,18 @@ fn requests_move_to_the_secondary_and_return_when_the_primary_does() {
 }
 
 #[test]
+fn equals_take_turns() {
+    let (one, other) = (Upstream::text("one"), Upstream::text("other"));
+    let gateway = Setup::before_servers(&[(&one.url(), 0), (&other.url(), 0)]).start();
+    let mut client = gateway.connect();
+    let mut by_one = 0;
+    for _ in 0..20 {
+        by_one += usize::from(client.ask(&Request::get("/")).unwrap().text() == "one");
+    }
+    assert_eq!(by_one, 10);
+}
+
+#[test]
 fn the_log_shows_every_attempt() {
     let mut primary = Upstream::text("primary");
     let secondary = Upstream::text("secondary");
@@ -157,6 +169,37 @@ fn what_may_be_sent_again_is_decided_by_method_and_client() {
         let gateway = Setup::before_servers(&servers).upstream("retry = { attempts = 0 }").start();
         assert_eq!(gateway.get("/").status, 502, "as the operator wants");
     }
+}
+
+#[test]
+fn a_server_that_ends_half_of_its_connections_is_left_although_probes_like_it() {
+    let primary = Hostile::new(|victim| match victim.read()? {
+        Some(line) if line.contains("/health") => victim.answer("fine"),
+        _ => Ok(()),
+    });
+    let secondary = Upstream::text("secondary");
+    let health = "health = { path = \"/health\", every = \"100ms\", timeout = \"1s\", rise = 1 }\nfailback = { after = \"1h\" }";
+    let gateway = Setup::before_servers(&[(&primary.url(), 0), (&secondary.url(), 1)]).upstream(health).start();
+    let mut client = gateway.connect();
+    for _ in 0..60 {
+        assert_eq!(client.ask(&Request::get("/")).unwrap().text(), "secondary");
+    }
+    let condition = state(&gateway, &primary.url());
+    assert!(condition["state"] == "down" || condition["state"] == "held", "{condition}");
+    assert_eq!((&condition["reason"], &condition["counts"]["resets"]), (&"resets".into(), &20.into()), "{condition}");
+}
+
+#[test]
+fn a_server_that_fails_gets_little_more_than_what_is_asked() {
+    let origin = Hostile::new(|victim| victim.read().map(|_| ()));
+    let gateway = Setup::before_servers(&[(&origin.url(), 0)]).start();
+    let mut client = gateway.connect();
+    for _ in 0..200 {
+        let status = client.ask(&Request::get("/")).unwrap().status;
+        assert!(matches!(status, 502 | 503), "{status}");
+    }
+    // Three a second for the window of ten, and a fifth.
+    assert!(origin.count() <= 200 + 30 + 40, "{}", origin.count());
 }
 
 #[test]

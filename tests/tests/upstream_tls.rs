@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
+use serde_json::Value;
 use weir_tests::load::Load;
 use weir_tests::{LONG, Request, Scratch, Setup, eventually, tool};
 
@@ -77,6 +78,25 @@ fn the_certificate_an_operator_names_is_trusted_and_http_2_loses_nothing_when_co
     eventually(LONG, "many connections of a hundred POSTs have ended", || load.done() > 3000);
     let report = load.finish();
     assert!(report.failures.is_empty(), "{:?}", report.failures.first());
+}
+
+#[test]
+fn probes_speak_the_protocol_that_requests_do() {
+    let Some(nginx) = Nginx::start() else { return };
+    let health = "health = { path = \"/\", every = \"50ms\", expect = \"HTTP/2.0 origin.test\" }";
+    let gateway = Setup::before_servers(&[(&nginx.url(), 0)])
+        .file("origin.pem", &nginx.certificate)
+        .upstream(&format!("tls = {{ ca = \"origin.pem\", server_name = \"origin.test\" }}\n{health}"))
+        .start();
+    let condition = || -> Value {
+        let answer: Value = serde_json::from_slice(&gateway.admin("GET /v1/upstreams").body).unwrap();
+        answer["upstreams"][0]["servers"][0].clone()
+    };
+    eventually(LONG, "some probes have ended", || {
+        gateway.get("/").status == 200 && condition()["counts"]["good_probes"].as_u64() > Some(5)
+    });
+    let condition = condition();
+    assert_eq!((&condition["state"], &condition["counts"]["failed_probes"]), (&"ready".into(), &0.into()), "{condition}");
 }
 
 #[test]

@@ -332,8 +332,10 @@ impl Failed {
     }
 }
 
-/// Whether an HTTP/2 server said that it did not process the request.
+/// Whether an HTTP/2 server said that it did not process the request: its GOAWAY ends the streams behind the last one it looked at. What
+/// our own side ends, because the server broke the protocol, it may have processed.
 fn is_refused(error: &hyper::Error) -> bool {
     let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| cause.is_go_away() || cause.reason() == Some(h2::Reason::REFUSED_STREAM))
+    let says_so = |cause: &h2::Error| cause.is_go_away() || cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+    cause.is_some_and(|cause| cause.is_remote() && says_so(cause))
 }

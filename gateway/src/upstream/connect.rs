@@ -102,7 +102,7 @@ async fn establish(server: &Arc<Server>) -> Result<Sender, ConnectError> {
 /// # Errors
 /// The stage that failed.
 pub async fn open(server: &Arc<Server>) -> Result<UpstreamStream, ConnectError> {
-    let tcp = tcp(&server.addresses(), server.bind).await?;
+    let tcp = tcp(server).await?;
     let Some(tls) = &server.tls else { return Ok(UpstreamStream::Plain(tcp)) };
     let connector = TlsConnector::from(Arc::clone(&tls.config));
     match connector.connect(tls.name.clone(), tcp).await {
@@ -117,24 +117,47 @@ pub async fn open(server: &Arc<Server>) -> Result<UpstreamStream, ConnectError> 
     }
 }
 
-async fn tcp(addresses: &[SocketAddr], bind: Option<IpAddr>) -> Result<TcpStream, ConnectError> {
+/// Tries the server's addresses in turn, beginning with the one that answered last. Each but the last to be tried has a moment only:
+/// one address in a black hole must not use up the time for all.
+async fn tcp(server: &Server) -> Result<TcpStream, ConnectError> {
+    let addresses = server.addresses();
+    let first = server.answering_address();
     let mut last = ConnectError::Unresolved;
-    for address in addresses {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-        let socket = socket.map_err(|_| ConnectError::Refused)?;
-        if let Some(local) = bind.filter(|local| local.is_ipv4() == address.is_ipv4()) {
-            socket.bind(SocketAddr::new(local, 0)).map_err(|_| ConnectError::Bind)?;
-        }
-        match socket.connect(*address).await {
+    for turn in 0..addresses.len() {
+        let index = (first + turn) % addresses.len();
+        let Some(address) = addresses.get(index) else { break };
+        let is_last = turn + 1 == addresses.len();
+        let connected = if is_last {
+            tcp_to(*address, server.bind).await
+        } else {
+            let limited = tokio::time::timeout(ADDRESS_PATIENCE, tcp_to(*address, server.bind)).await;
+            limited.unwrap_or(Err(ConnectError::Timeout))
+        };
+        match connected {
             Ok(stream) => {
-                // A head and a small body are two writes; waiting for an acknowledgement between them costs 40 ms.
-                stream.set_nodelay(true).map_err(|_| ConnectError::Refused)?;
+                server.address_answered(index);
                 return Ok(stream);
             }
-            Err(_) => last = ConnectError::Refused,
+            Err(ConnectError::Bind) => return Err(ConnectError::Bind),
+            Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+/// How long one of several addresses is waited for.
+const ADDRESS_PATIENCE: Duration = Duration::from_millis(250);
+
+async fn tcp_to(address: SocketAddr, bind: Option<IpAddr>) -> Result<TcpStream, ConnectError> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(|_| ConnectError::Refused)?;
+    if let Some(local) = bind.filter(|local| local.is_ipv4() == address.is_ipv4()) {
+        socket.bind(SocketAddr::new(local, 0)).map_err(|_| ConnectError::Bind)?;
+    }
+    let stream = socket.connect(address).await.map_err(|_| ConnectError::Refused)?;
+    // A head and a small body are two writes; waiting for an acknowledgement between them costs 40 ms.
+    stream.set_nodelay(true).map_err(|_| ConnectError::Refused)?;
+    Ok(stream)
 }
 
 /// Runs what hyper's HTTP/2 client needs beside the driver on the calling worker.
@@ -157,7 +180,9 @@ pub enum UpstreamStream {
 }
 
 impl UpstreamStream {
-    fn is_h2(&self) -> bool {
+    /// Whether the server chose HTTP/2 in the TLS handshake.
+    #[must_use]
+    pub fn is_h2(&self) -> bool {
         match self {
             Self::Plain(_) => false,
             Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),

@@ -14,9 +14,9 @@ use super::server::Server;
 
 /// A connection to a server.
 #[derive(Debug)]
-pub struct Dialled {
+pub struct Dialled<'g> {
     /// Which server.
-    pub server: Arc<Server>,
+    pub server: &'g Arc<Server>,
     /// The connection.
     pub sender: Sender,
     /// Whether it carried another exchange before: its server may be closing it at this moment.
@@ -30,10 +30,15 @@ pub struct Dialled {
 ///
 /// # Errors
 /// No connection to any server the journey may try: the last failure.
-pub async fn dial(pool: &Pool, group: &Group, first: Arc<Server>, journey: &mut Journey<'_>) -> Result<Dialled, AttemptError> {
-    let started = Instant::now();
-    match pool.take(first.id, started) {
-        Some(sender) => Ok(Dialled { server: first, sender, reused: true, started }),
+pub async fn dial<'g>(
+    pool: &Pool,
+    group: &'g Group,
+    first: &'g Arc<Server>,
+    journey: &mut Journey<'_>,
+    now: Instant,
+) -> Result<Dialled<'g>, AttemptError> {
+    match pool.take(first.id, now) {
+        Some(sender) => Ok(Dialled { server: first, sender, reused: true, started: now }),
         None => Box::pin(dial_new(pool, group, first, journey)).await,
     }
 }
@@ -42,16 +47,16 @@ pub async fn dial(pool: &Pool, group: &Group, first: Arc<Server>, journey: &mut 
 ///
 /// # Errors
 /// As [`dial`].
-pub async fn dial_new(
+pub async fn dial_new<'g>(
     pool: &Pool,
-    group: &Group,
-    first: Arc<Server>,
+    group: &'g Group,
+    first: &'g Arc<Server>,
     journey: &mut Journey<'_>,
-) -> Result<Dialled, AttemptError> {
+) -> Result<Dialled<'g>, AttemptError> {
     let mut race = Race::new(pool, group);
     race.enter(first);
     loop {
-        let next = race.next_entry().filter(|_| journey.may_try(group).is_some());
+        let next = race.next_entry().filter(|_| journey.may_try(group, Instant::now()).is_some());
         let Some((runner, result)) = race.arrival(next).await else {
             race.suspect_last();
             if let Some(won) = race.enter_or_take(journey) {
@@ -66,7 +71,7 @@ pub async fn dial_new(
             }
             Err(error) => {
                 let error = AttemptError::Connect(error);
-                journey.note_failed(&runner.server, runner.started, error.stage());
+                journey.note_failed(runner.server, runner.started, error.stage());
                 if let Some(won) = race.enter_or_take(journey) {
                     return Ok(race.won(won, journey));
                 }
@@ -81,32 +86,33 @@ pub async fn dial_new(
 type Arrival = (u32, Result<Sender, ConnectError>);
 
 /// Servers that are being connected to for one request.
-struct Race<'a> {
+struct Race<'a, 'g> {
     pool: &'a Pool,
-    group: &'a Group,
-    runners: Vec<Runner>,
+    group: &'g Group,
+    runners: Vec<Runner<'g>>,
     count: u32,
     finish: mpsc::UnboundedSender<Arrival>,
     finished: mpsc::UnboundedReceiver<Arrival>,
 }
 
-struct Runner {
+struct Runner<'g> {
     number: u32,
-    server: Arc<Server>,
+    server: &'g Arc<Server>,
     started: Instant,
 }
 
-impl<'a> Race<'a> {
-    fn new(pool: &'a Pool, group: &'a Group) -> Self {
+impl<'a, 'g> Race<'a, 'g> {
+    fn new(pool: &'a Pool, group: &'g Group) -> Self {
         let (finish, finished) = mpsc::unbounded_channel();
         Self { pool, group, runners: Vec::new(), count: 0, finish, finished }
     }
 
     /// Connects in a task of its own, so that a connection nobody waits for any more still becomes one.
-    fn enter(&mut self, server: Arc<Server>) {
+    fn enter(&mut self, server: &'g Arc<Server>) {
         let number = self.count;
         self.count += 1;
-        self.runners.push(Runner { number, server: Arc::clone(&server), started: Instant::now() });
+        self.runners.push(Runner { number, server, started: Instant::now() });
+        let server = Arc::clone(server);
         let (pool, finish, timeouts) = (self.pool.clone(), self.finish.clone(), self.group.timeouts);
         tokio::task::spawn_local(async move {
             let result = connect(&server, timeouts.connect).await;
@@ -121,10 +127,10 @@ impl<'a> Race<'a> {
     }
 
     /// Lets the next server in; answers its connection when it has one already.
-    fn enter_or_take(&mut self, journey: &mut Journey<'_>) -> Option<Dialled> {
-        let server = Arc::clone(journey.may_try(self.group)?);
-        journey.try_now(&server);
+    fn enter_or_take(&mut self, journey: &mut Journey<'_>) -> Option<Dialled<'g>> {
         let started = Instant::now();
+        let server = journey.may_try(self.group, started)?;
+        journey.try_now(server);
         if let Some(sender) = self.pool.take(server.id, started) {
             return Some(Dialled { server, sender, reused: true, started });
         }
@@ -138,7 +144,7 @@ impl<'a> Race<'a> {
     }
 
     /// The next runner to arrive or to fail; `None` when the time for the next entry comes first.
-    async fn arrival(&mut self, next: Option<Instant>) -> Option<(Runner, Result<Sender, ConnectError>)> {
+    async fn arrival(&mut self, next: Option<Instant>) -> Option<(Runner<'g>, Result<Sender, ConnectError>)> {
         loop {
             let (number, result) = match next {
                 Some(next) => tokio::time::timeout_at(next.into(), self.finished.recv()).await.ok().flatten()?,
@@ -154,14 +160,21 @@ impl<'a> Race<'a> {
     fn suspect_last(&self) {
         if let Some(runner) = self.runners.last() {
             runner.server.on_connect_slow();
-            check(self.pool, &runner.server, self.group.timeouts.connect, self.group.timeouts.idle);
+            check(self.pool, runner.server, self.group.timeouts.connect, self.group.timeouts.idle);
         }
     }
 
-    /// The race is over: whoever is still on the way lost it.
-    fn won(self, won: Dialled, journey: &mut Journey<'_>) -> Dialled {
+    /// The race is over: whoever is still on the way lost it. A connection that came a moment later is kept.
+    fn won(mut self, won: Dialled<'g>, journey: &mut Journey<'_>) -> Dialled<'g> {
+        self.finished.close();
+        while let Ok((number, result)) = self.finished.try_recv() {
+            let runner = self.runners.iter().find(|runner| runner.number == number);
+            if let (Some(runner), Ok(sender)) = (runner, result) {
+                self.pool.keep_new(runner.server.id, sender, self.group.timeouts.idle);
+            }
+        }
         for runner in self.runners {
-            journey.note_failed(&runner.server, runner.started, ("connect", "raced"));
+            journey.note_failed(runner.server, runner.started, ("connect", "raced"));
         }
         won
     }

@@ -32,9 +32,10 @@ pub async fn send(
 ) -> Result<Answered, Failure> {
     group.count_request();
     let may_repeat = group.retry.safe && group.retry.attempts > 0 && is_repeatable(&request);
-    let mut journey = Journey::new(attempts, Instant::now());
-    let server = journey.turn(group).ok_or(Failure::NoHealthyServer)?;
-    let mut dialled = dial(pool, group, server, &mut journey).await.map_err(failure)?;
+    let now = Instant::now();
+    let mut journey = Journey::new(attempts, now);
+    let server = journey.turn(group, now).ok_or(Failure::NoHealthyServer)?;
+    let mut dialled = dial(pool, group, server, &mut journey, now).await.map_err(failure)?;
     loop {
         let span_id = trace::random_u64();
         if let Ok(value) = HeaderValue::from_bytes(&trace::format(ids.trace_id, span_id, ids.sampled)) {
@@ -46,24 +47,25 @@ pub async fn send(
         let take_back = Some(group).filter(|_| may_repeat);
         let limits = Limits { first_byte: group.timeouts.first_byte, deadline: journey.deadline(group), take_back };
         let Dialled { server, sender, reused, started } = dialled;
-        let Failed { error, fate } = match attempt(&server, sender, request, limits, group.timeouts.idle).await {
+        let Failed { error, fate } = match attempt(server, sender, request, limits, group.timeouts.idle).await {
             Ok(answered) => {
                 server.on_answered();
-                journey.note(&server, started, span_id, ("head", "ok"), Some(answered.response.status().as_u16()));
+                journey.note(server, started, span_id, ("head", "ok"), Some(answered.response.status().as_u16()));
                 return Ok(answered);
             }
             Err(failed) => failed,
         };
         let unsent = matches!(fate, Fate::Unsent(_));
-        note(&mut journey, &server, started, span_id, reused, unsent, error);
+        note(&mut journey, server, started, span_id, reused, unsent, error);
         let stale = reused && error == AttemptError::Reset;
         let proven = Proven { fate, may_repeat, stale };
         request = again(group, &journey, proven, copy).await.ok_or_else(|| failure(error))?;
+        let now = Instant::now();
         dialled = match (stale, unsent) {
-            (true, true) => dial(pool, group, server, &mut journey).await,
+            (true, true) => dial(pool, group, server, &mut journey, now).await,
             (true, false) => Box::pin(dial_new(pool, group, server, &mut journey)).await,
-            (false, _) => match journey.turn(group) {
-                Some(server) => dial(pool, group, server, &mut journey).await,
+            (false, _) => match journey.turn(group, now) {
+                Some(server) => dial(pool, group, server, &mut journey, now).await,
                 None => Err(error),
             },
         }

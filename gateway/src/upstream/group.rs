@@ -29,7 +29,7 @@ pub struct Group {
     pub retries: Retries,
     /// The only server of the lowest priority, if there is only one.
     first: Option<usize>,
-    turn: AtomicUsize,
+    lots: AtomicUsize,
     requests: AtomicU64,
     budget: Mutex<Budget>,
 }
@@ -78,7 +78,7 @@ impl Groups {
             retry: upstream.retry,
             health: upstream.health.clone(),
             retries: Retries::default(),
-            turn: AtomicUsize::new(0),
+            lots: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
             budget: Mutex::new(Budget::new(upstream.retry.budget, Instant::now())),
         })
@@ -98,9 +98,10 @@ fn first(servers: &[Arc<Server>]) -> Option<usize> {
 }
 
 impl Group {
-    /// The next server for an exchange that has tried the servers with these ids.
+    /// The next server for an exchange that has tried the servers with these ids. `lot` is its place in the rotation, asked for when it
+    /// matters.
     #[must_use]
-    pub fn pick(&self, tried: &[u64], now: Instant) -> Option<&Arc<Server>> {
+    pub fn pick(&self, tried: &[u64], lot: impl FnOnce() -> usize, now: Instant) -> Option<&Arc<Server>> {
         // One preferred server that is well is the common case and needs no list.
         if tried.is_empty()
             && let Some(first) = self.first.and_then(|index| self.servers.get(index))
@@ -108,15 +109,21 @@ impl Group {
         {
             return first.is_eligible(now).then_some(first);
         }
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let draw = draw(turn);
+        let lot = lot();
+        let draw = draw(lot);
         let candidate = |server: &Arc<Server>| Candidate {
             priority: server.priority,
             standing: server.standing(now, draw),
             tried: tried.contains(&server.id),
         };
         let candidates: Vec<_> = self.servers.iter().map(candidate).collect();
-        self.servers.get(pick(&candidates, turn)?)
+        self.servers.get(pick(&candidates, lot)?)
+    }
+
+    /// A place in the rotation among equal servers, and in the ramp of one that comes back.
+    #[must_use]
+    pub fn draw_lot(&self) -> usize {
+        self.lots.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Whether every server is known to be down.
@@ -140,10 +147,10 @@ impl Group {
     }
 }
 
-/// Numbers from 0 to 1 that fill the range evenly, whatever stretch of turns is looked at: turns of the golden angle.
-fn draw(turn: usize) -> f64 {
+/// Numbers from 0 to 1 that fill the range evenly, whatever stretch of lots is looked at: turns of the golden angle.
+fn draw(lot: usize) -> f64 {
     const GOLDEN: f64 = 0.618_033_988_749_894_9;
-    (turn as f64 * GOLDEN).fract()
+    (lot as f64 * GOLDEN).fract()
 }
 
 #[cfg(test)]
@@ -153,7 +160,7 @@ mod tests {
     #[test]
     fn draws_are_even() {
         for from in [0, 17, 12_345] {
-            let below = |limit: f64| (from..from + 100).filter(|turn| draw(*turn) < limit).count();
+            let below = |limit: f64| (from..from + 100).filter(|lot| draw(*lot) < limit).count();
             assert!((9..=11).contains(&below(0.1)) && (49..=51).contains(&below(0.5)), "from {from}");
         }
     }

@@ -1,5 +1,6 @@
 //! The way of one request from server to server: who was tried, how it went, and what may still be tried.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,6 +20,8 @@ pub struct Journey<'a> {
     turned: usize,
     /// Servers turned to so far, the same one twice counted twice.
     turns: u32,
+    /// Its place in the rotation, once it matters.
+    lot: OnceCell<usize>,
 }
 
 /// The first attempt and the most that `retry.attempts` allows after it.
@@ -28,7 +31,7 @@ impl<'a> Journey<'a> {
     /// Begins a journey whose attempts are noted in this list.
     #[must_use]
     pub fn new(attempts: &'a mut Vec<Attempt>, now: Instant) -> Self {
-        Self { started: now, attempts, tried: [0; MAX_TURNS], turned: 0, turns: 0 }
+        Self { started: now, attempts, tried: [0; MAX_TURNS], turned: 0, turns: 0, lot: OnceCell::new() }
     }
 
     /// When the response head must be there.
@@ -39,9 +42,10 @@ impl<'a> Journey<'a> {
 
     /// The next server that may be tried: one that was not, as long as `retry.attempts` allows.
     #[must_use]
-    pub fn may_try<'g>(&self, group: &'g Group) -> Option<&'g Arc<Server>> {
+    pub fn may_try<'g>(&self, group: &'g Group, now: Instant) -> Option<&'g Arc<Server>> {
         let tried = self.tried.get(..self.turned).unwrap_or_default();
-        (self.turns <= group.retry.attempts).then(|| group.pick(tried, Instant::now())).flatten()
+        let lot = || *self.lot.get_or_init(|| group.draw_lot());
+        (self.turns <= group.retry.attempts).then(|| group.pick(tried, lot, now)).flatten()
     }
 
     /// Turns to a server.
@@ -54,17 +58,14 @@ impl<'a> Journey<'a> {
     }
 
     /// Turns to the next server: another one, or when all were tried one of them again.
-    pub fn turn(&mut self, group: &Group) -> Option<Arc<Server>> {
-        let next = self.may_try(group).cloned();
-        let server = match next {
-            Some(server) => server,
-            None => {
-                self.turned = 0;
-                Arc::clone(self.may_try(group)?)
-            }
-        };
-        self.try_now(&server);
-        Some(server)
+    pub fn turn<'g>(&mut self, group: &'g Group, now: Instant) -> Option<&'g Arc<Server>> {
+        let mut server = self.may_try(group, now);
+        if server.is_none() && self.turned > 0 {
+            self.turned = 0;
+            server = self.may_try(group, now);
+        }
+        self.try_now(server?);
+        server
     }
 
     /// Notes an attempt that brought no answer.

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::header::{CONNECTION, HOST, USER_AGENT};
+use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 
-use super::connect::{UpstreamStream, open};
+use super::connect::{LocalExecutor, UpstreamStream, open};
 use super::group::Group;
 use super::health::{Cause, Probed};
 use super::server::{Checking, Server};
@@ -101,18 +104,7 @@ async fn probe(server: &Arc<Server>, health: &Health) -> (Probed, String) {
 }
 
 async fn ask(stream: UpstreamStream, server: &Server, health: &Health) -> Result<(), String> {
-    let io = TokioIo::new(stream);
-    let (mut sender, driver) =
-        hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(io).await.map_err(|error| format!("handshake: {error}"))?;
-    tokio::task::spawn_local(async move { drop(driver.await) });
-    let host = server.tls.as_ref().map_or_else(|| server.url.host.clone(), |tls| tls.name.to_str().into_owned());
-    let request = http::Request::get(health.path.as_str())
-        .header(http::header::HOST, host)
-        .header(http::header::USER_AGENT, "weir-health")
-        .header(http::header::CONNECTION, "close")
-        .body(Empty::new())
-        .map_err(|error| error.to_string())?;
-    let response = sender.send_request(request).await.map_err(|error| format!("request: {error}"))?;
+    let response = send(stream, server, &health.path).await?;
     let status = response.status();
     let expected = health.status.map_or_else(|| status.is_success() || status.is_redirection(), |want| want == status.as_u16());
     if !expected {
@@ -123,4 +115,24 @@ async fn ask(stream: UpstreamStream, server: &Server, health: &Health) -> Result
     let bytes = body.to_bytes();
     let found = bytes.windows(text.len().max(1)).any(|window| window == text.as_bytes());
     if found { Ok(()) } else { Err(format!("the answer does not hold {text:?}")) }
+}
+
+/// Over HTTP/2 when the server chose it in the handshake, as requests do.
+async fn send(stream: UpstreamStream, server: &Server, path: &str) -> Result<Response<Incoming>, String> {
+    let host = server.tls.as_ref().map_or_else(|| server.url.host.clone(), |tls| tls.name.to_str().into_owned());
+    let request = Request::get(path).header(USER_AGENT, "weir-health");
+    let answer = if stream.is_h2() {
+        let request = request.uri(format!("https://{host}{path}")).body(Empty::<Bytes>::new());
+        let handshake = http2::handshake(LocalExecutor, TokioIo::new(stream)).await;
+        let (mut sender, driver) = handshake.map_err(|error| format!("handshake: {error}"))?;
+        tokio::task::spawn_local(async move { drop(driver.await) });
+        sender.send_request(request.map_err(|error| error.to_string())?).await
+    } else {
+        let request = request.header(HOST, host).header(CONNECTION, "close").body(Empty::<Bytes>::new());
+        let handshake = http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, driver) = handshake.map_err(|error| format!("handshake: {error}"))?;
+        tokio::task::spawn_local(async move { drop(driver.await) });
+        sender.send_request(request.map_err(|error| error.to_string())?).await
+    };
+    answer.map_err(|error| format!("request: {error}"))
 }

@@ -1,7 +1,7 @@
 //! One server: where it is, how to speak to it, and how it is doing. Shared by all snapshots that name it alike.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ pub struct Server {
     /// What happened to it so far.
     pub counts: Counts,
     addresses: ArcSwap<Vec<SocketAddr>>,
+    /// The index of the address that answered last.
+    answering: AtomicUsize,
     health: Mutex<Health>,
     /// What `health` said last, for the hot path: a [`Standing`], or [`ASK`] while it changes with time.
     seen: AtomicU8,
@@ -71,6 +73,8 @@ pub struct Counts {
     pub resets: AtomicU64,
     /// Kept connections that ended just as they were used again.
     pub stale: AtomicU64,
+    /// Probes that were answered as expected.
+    pub good_probes: AtomicU64,
     /// Probes with the wrong answer or none.
     pub failed_probes: AtomicU64,
     /// Probes that connected and got no answer in time.
@@ -87,7 +91,7 @@ impl Counts {
 
     /// Every number with its name.
     #[must_use]
-    pub fn all(&self) -> [(&'static str, u64); 8] {
+    pub fn all(&self) -> [(&'static str, u64); 9] {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         [
             ("connects", read(&self.connects)),
@@ -95,6 +99,7 @@ impl Counts {
             ("slow_connects", read(&self.slow_connects)),
             ("resets", read(&self.resets)),
             ("stale", read(&self.stale)),
+            ("good_probes", read(&self.good_probes)),
             ("failed_probes", read(&self.failed_probes)),
             ("slow_probes", read(&self.slow_probes)),
             ("outages", read(&self.outages)),
@@ -139,6 +144,7 @@ impl Server {
             tls,
             counts: Counts::default(),
             addresses: ArcSwap::from_pointee(addresses),
+            answering: AtomicUsize::new(0),
             health: Mutex::new(Health::new(rules, Instant::now())),
             seen: AtomicU8::new(Standing::Ready as u8),
             watched: AtomicBool::new(false),
@@ -178,7 +184,7 @@ impl Server {
     /// Notes a probe's result.
     pub fn on_probe(&self, probed: Probed) {
         match probed {
-            Probed::Good => {}
+            Probed::Good => Counts::note(&self.counts.good_probes),
             Probed::Slow => Counts::note(&self.counts.slow_probes),
             Probed::Bad(_) => Counts::note(&self.counts.failed_probes),
         }
@@ -249,6 +255,17 @@ impl Server {
     #[must_use]
     pub fn addresses(&self) -> Arc<Vec<SocketAddr>> {
         self.addresses.load_full()
+    }
+
+    /// The index of the address that answered last.
+    #[must_use]
+    pub fn answering_address(&self) -> usize {
+        self.answering.load(Ordering::Relaxed)
+    }
+
+    /// Notes which address answered.
+    pub fn address_answered(&self, index: usize) {
+        self.answering.store(index, Ordering::Relaxed);
     }
 
     /// Looks its name up again. A failed look-up keeps the addresses that were known.
