@@ -451,6 +451,22 @@ fn without_probes_no_request_finds_out_that_a_server_is_back() {
 }
 
 #[test]
+fn without_probes_an_outage_ends_soon_after_the_server_is_back() {
+    let mut only = Upstream::text("only");
+    let gateway = Setup::before(&only).start();
+    only.stop();
+    let failures = || state(&gateway, &only.url())["counts"]["connect_failures"].as_u64().unwrap();
+    // Left alone, the gateway would be at pauses of half a minute by then.
+    eventually(LONG, "connections are tried while requests find nobody", || {
+        assert!(gateway.get("/").status >= 502);
+        failures() >= 9
+    });
+    only.restart();
+    let took = eventually(LONG, "the server serves", || gateway.get("/").status == 200);
+    assert!(took < Duration::from_secs(6), "{took:?}");
+}
+
+#[test]
 fn when_nobody_is_up_the_answer_says_so_at_once() {
     let mut only = Upstream::text("only");
     let gateway = Setup::before(&only).upstream(HEALTH).start();

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::attempt::AttemptError;
 use super::connect::{ConnectError, Sender, connect};
 use super::group::Group;
+use super::health::MIN_PAUSE;
 use super::journey::Journey;
 use super::pool::Pool;
+use super::probe::jittered;
 use super::server::Server;
 
 /// A connection to a server.
@@ -197,12 +199,13 @@ fn check(pool: &Pool, server: &Arc<Server>, limit: Duration, idle: Duration) {
         return;
     }
     let Some(checking) = server.begin_checking() else { return };
+    let wanted = server.wanted();
     let (pool, server) = (pool.clone(), Arc::downgrade(server));
     tokio::task::spawn_local(async move {
         // The right is held, not the server: one that is configured no more is forgotten.
         let checking = checking;
         while let Some(pause) = server.upgrade().and_then(|server| server.check_after()) {
-            tokio::time::sleep(super::probe::jittered(pause)).await;
+            pause_unless_wanted(pause, &wanted).await;
             let Some(server) = server.upgrade().filter(|server| server.check_after().is_some()) else { break };
             match connect(&server, limit).await {
                 Ok(sender) => {
@@ -214,4 +217,12 @@ fn check(pool: &Pool, server: &Arc<Server>, limit: Duration, idle: Duration) {
         }
         drop(checking);
     });
+}
+
+/// While nobody can serve, every request would be one for this server: then a connection is tried every second, not every thirty.
+async fn pause_unless_wanted(pause: Duration, wanted: &Notify) {
+    let pause = jittered(pause);
+    tokio::time::sleep(pause.min(MIN_PAUSE)).await;
+    // Wanted or not, the pause is over.
+    drop(tokio::time::timeout(pause.saturating_sub(MIN_PAUSE), wanted.notified()).await);
 }

@@ -34,7 +34,10 @@ pub async fn send(
     let may_repeat = group.retry.safe && group.retry.attempts > 0 && is_repeatable(&request);
     let now = Instant::now();
     let mut journey = Journey::new(attempts, now);
-    let server = journey.turn(group, now).ok_or(Failure::NoHealthyServer)?;
+    let Some(server) = journey.turn(group, now) else {
+        group.servers.iter().for_each(|server| server.want());
+        return Err(Failure::NoHealthyServer);
+    };
     let mut dialled = dial(pool, group, server, &mut journey, now).await.map_err(failure)?;
     loop {
         let span_id = trace::random_u64();

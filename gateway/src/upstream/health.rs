@@ -6,6 +6,8 @@
 //!      ▲      connected         │                                     │ probes (or, without them, a background
 //!      ├────────────────────────┘                                     │ connection) are good again
 //!      └──── ramping ◄──── held: good, but not for long enough ◄──────┘
+//!
+//! While a server that is down returns (some good probes), and while it is held, it serves when no other can.
 //! ```
 
 use std::time::{Duration, Instant};
@@ -21,7 +23,7 @@ const STABLE: Duration = Duration::from_secs(60);
 /// Longest time a flapping server must have been good before it is preferred again.
 const MAX_HOLD: Duration = Duration::from_secs(300);
 /// First pause between background connections to a server that is down and has no probes, doubled up to [`MAX_PAUSE`].
-const MIN_PAUSE: Duration = Duration::from_secs(1);
+pub const MIN_PAUSE: Duration = Duration::from_secs(1);
 /// Longest such pause.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// Pause between background connections to a suspect.
@@ -58,7 +60,7 @@ pub enum Standing {
     Ready,
     /// Good, but not yet for long enough: when nobody is ready.
     Spare,
-    /// Its last connection failed: when nobody better is there.
+    /// Its last connection failed, or only its last probes were good: when nobody better is there.
     Suspect,
     /// Never.
     Down,
@@ -180,6 +182,8 @@ impl Health {
     #[must_use]
     pub fn standing(&self, now: Instant, draw: f64) -> Standing {
         match self.state {
+            // Its first good probes do not bring it back, but it is better than nobody.
+            State::Down if self.good > 0 => Standing::Suspect,
             State::Down => Standing::Down,
             State::Up { .. } if self.suspect => Standing::Suspect,
             State::Up { .. } if draw < self.share(now) => Standing::Ready,
@@ -211,10 +215,17 @@ impl Health {
         self.window.is_some() || self.failed_connects > 0 || self.suspect || matches!(self.state, State::Down)
     }
 
-    /// `ready`, `ramping`, `held`, `suspect` or `down`; since when, and why when it is not ready.
+    /// Whether it is out, be it on its way back.
+    #[must_use]
+    pub const fn is_out(&self) -> bool {
+        matches!(self.state, State::Down)
+    }
+
+    /// `ready`, `ramping`, `held`, `suspect`, `returning` or `down`; since when, and why when it is not ready.
     #[must_use]
     pub fn describe(&self, now: Instant) -> (&'static str, Instant, Option<Cause>) {
         let name = match self.state {
+            State::Down if self.good > 0 => "returning",
             State::Down => "down",
             State::Up { .. } if self.suspect => "suspect",
             State::Up { .. } if self.share(now) >= 1.0 => "ready",

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use tokio::sync::Notify;
 
 use super::health::{Cause, Health, Probed, Rules, Standing};
 use crate::config::Url;
@@ -41,6 +42,8 @@ pub struct Server {
     watched: AtomicBool,
     /// Whether somebody tries connections in the background.
     checking: AtomicBool,
+    /// Tells whoever does that somebody waits for the result.
+    wanted: Arc<Notify>,
 }
 
 /// TLS towards one server.
@@ -110,7 +113,7 @@ impl Counts {
 /// How a server is doing, in words and numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Condition {
-    /// `ready`, `ramping`, `held`, `suspect` or `down`.
+    /// `ready`, `ramping`, `held`, `suspect`, `returning` or `down`.
     pub state: &'static str,
     /// For how long.
     pub lasting: Duration,
@@ -149,6 +152,7 @@ impl Server {
             seen: AtomicU8::new(Standing::Ready as u8),
             watched: AtomicBool::new(false),
             checking: AtomicBool::new(false),
+            wanted: Arc::default(),
         }
     }
 
@@ -245,6 +249,17 @@ impl Server {
         self.health(Instant::now(), |health| health.check_after())
     }
 
+    /// Somebody would need the server: the next background connection comes soon.
+    pub fn want(&self) {
+        self.wanted.notify_waiters();
+    }
+
+    /// Wakes when the server is wanted.
+    #[must_use]
+    pub fn wanted(&self) -> Arc<Notify> {
+        Arc::clone(&self.wanted)
+    }
+
     /// Takes the right to try connections in the background, which one task of the process has at a time.
     #[must_use]
     pub fn begin_checking(self: &Arc<Self>) -> Option<Checking> {
@@ -290,18 +305,18 @@ impl Server {
     /// The one place that changes the health, tells the hot path, and tells the operator.
     fn health<T>(&self, now: Instant, change: impl FnOnce(&mut Health) -> T) -> T {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_up = health.standing(now, 0.0) != Standing::Down;
+        let was_out = health.is_out();
         let changed = change(&mut health);
         let standing = health.standing(now, 0.0);
         let seen = if health.is_settled(now) || standing == Standing::Down { standing as u8 } else { ASK };
         self.seen.store(seen, Ordering::Relaxed);
         self.watched.store(health.is_watched(), Ordering::Relaxed);
         let (state, _, cause) = health.describe(now);
+        let is_out = health.is_out();
         drop(health);
-        let is_up = standing != Standing::Down;
-        if was_up != is_up {
+        if was_out != is_out {
             let (upstream, server) = (&*self.group, &*self.label);
-            if is_up {
+            if was_out {
                 tracing::info!(upstream, server, state, "server is up");
             } else {
                 Counts::note(&self.counts.outages);

@@ -56,7 +56,7 @@ fn check(rules: Rules, events: &[(u64, Event)], at: u64, want: &str) {
     let standing = match want {
         "ready" => Standing::Ready,
         "ramping" | "held" => Standing::Spare,
-        "suspect" => Standing::Suspect,
+        "suspect" | "returning" => Standing::Suspect,
         _ => Standing::Down,
     };
     assert_eq!(health.standing(now, 0.9999), standing, "{events:?} at {at} ms");
@@ -68,7 +68,8 @@ fn probes_decide_with_hysteresis() {
     check(probed(), &[(0, Bad)], 0, "ready");
     check(probed(), &[(0, Bad), (2000, Good), (4000, Bad)], 4000, "ready");
     check(probed(), &out, 2000, "down");
-    check(probed(), &[out.as_slice(), &[(4000, Good), (6000, Good)]].concat(), 6000, "down");
+    check(probed(), &[out.as_slice(), &[(4000, Good), (6000, Good)]].concat(), 6000, "returning");
+    check(probed(), &[out.as_slice(), &[(4000, Good), (6000, Bad)]].concat(), 6000, "down");
     let back = [out.as_slice(), &[(4000, Good), (6000, Good), (8000, Good)]].concat();
     check(probed(), &back, 8000, "held");
     check(probed(), &back, 11_999, "held");
@@ -95,7 +96,7 @@ fn a_stalled_application_is_no_dead_server() {
     check(probed(), &[(0, Slow), (2000, Bad), (4000, Slow), (6000, Slow)], 6000, "ready");
     check(probed(), &[(0, Slow), (2000, Bad), (4000, Bad)], 4000, "down");
     // And they bring nobody back.
-    check(probed(), &[(0, Bad), (0, Bad), (1000, Good), (2000, Good), (3000, Slow), (4000, Good)], 4000, "down");
+    check(probed(), &[(0, Bad), (0, Bad), (1000, Good), (2000, Good), (3000, Slow), (4000, Good)], 4000, "returning");
 }
 
 #[test]
