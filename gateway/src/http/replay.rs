@@ -116,3 +116,78 @@ impl Drop for Kept {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
+    use http_body::Body;
+
+    use super::*;
+
+    fn body(pieces: &[usize], trailers: bool) -> RequestBody {
+        let prefix = pieces.iter().enumerate().map(|(index, size)| Bytes::from(vec![b'a' + index as u8; *size])).collect();
+        let trailers = trailers.then(HeaderMap::new);
+        RequestBody::again(Rest { prefix, incoming: None, trailers }, Arc::default(), Duration::from_secs(1))
+    }
+
+    /// The next frame: how many bytes and which, 0 for trailers.
+    fn next(body: &mut RequestBody) -> Option<(usize, u8)> {
+        match Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok(frame))) => {
+                Some(frame.into_data().map_or((0, 0), |data| (data.len(), data.first().copied().unwrap_or(0))))
+            }
+            Poll::Ready(Some(Err(_))) | Poll::Pending => panic!("nothing here waits or fails"),
+            Poll::Ready(None) => None,
+        }
+    }
+
+    #[test]
+    fn a_body_comes_again_from_wherever_it_was_left() {
+        for taken in 0..=4 {
+            let mut first = body(&[3, 5, 7], true);
+            let kept = first.keep().unwrap();
+            assert!(!kept.is_back());
+            for _ in 0..taken {
+                let _ = next(&mut first);
+            }
+            drop(first);
+            assert!(kept.is_back());
+            let mut second = kept.again().unwrap();
+            let all: Vec<_> = std::iter::from_fn(|| next(&mut second)).collect();
+            assert_eq!(all, [(3, b'a'), (5, b'b'), (7, b'c'), (0, 0)], "{taken} taken");
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_or_still_held_does_not_come_again() {
+        let mut large = body(&[40_000, 40_000], false);
+        assert!(large.keep().is_none(), "known to be too large");
+        let mut held = body(&[3], false);
+        let kept = held.keep().unwrap();
+        let _ = next(&mut held);
+        assert!(kept.again().is_none(), "its connection may still send it");
+    }
+
+    #[test]
+    fn nothing_is_kept_once_there_is_an_answer() {
+        let mut answered = body(&[3, 5], false);
+        let kept = answered.keep().unwrap();
+        let _ = next(&mut answered);
+        let replay = Rc::clone(kept.replay.as_ref().unwrap());
+        drop(kept);
+        let _ = next(&mut answered);
+        drop(answered);
+        let inner = replay.0.borrow();
+        assert!(inner.lost && inner.pieces.is_empty() && inner.rest.is_none());
+    }
+
+    #[test]
+    fn an_empty_body_needs_no_keeping() {
+        let mut empty = body(&[], false);
+        let kept = empty.keep().unwrap();
+        assert!(kept.is_back());
+        assert!(kept.again().unwrap().is_end_stream());
+    }
+}
