@@ -55,9 +55,8 @@ pub async fn handle(worker: Rc<Worker>, conn: Rc<Conn>, request: Request<ClientB
     let record = begin(&worker, &conn, &snapshot, &parts);
     let mut flight = InFlight(Some(Finish::new(record, Rc::clone(&worker))));
     let is_http1 = parts.version < Version::HTTP_2;
-    let is_unframed = is_unframed(&parts);
     let decided = exchange(&worker, &conn, &snapshot, &mut flight, &mut parts, body).await;
-    let closing = worker.is_draining() || is_unframed || decided.as_ref().is_err_and(Failure::closes_connection);
+    let closing = worker.is_draining() || decided.as_ref().is_err_and(Failure::closes_connection);
     let mut response = match decided {
         Ok(Answer::Relayed(response)) => response,
         Ok(Answer::Reply(reply)) => {
@@ -288,13 +287,6 @@ async fn relay(
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
     Ok(Answer::Relayed(response))
-}
-
-/// Whether an older server would take everything that follows for the body: of HTTP/1.0, not a GET or HEAD, and without a length. To us
-/// it has none, and nothing behind it is read.
-fn is_unframed(parts: &Parts) -> bool {
-    let is_quiet = matches!(parts.method, Method::GET | Method::HEAD);
-    parts.version < Version::HTTP_11 && !is_quiet && !parts.headers.contains_key(CONTENT_LENGTH)
 }
 
 const fn protocol(version: Version) -> &'static str {

@@ -6,15 +6,16 @@
 //!
 //! | target | bytes | must hold |
 //! |---|---|---|
-//! | `head` | a client's HTTP/1 connection | what the guard lets pass is the same in every split, and the same requests to httparse and, through the gateway's stream, to hyper |
+//! | `head` | a client's HTTP/1 connection | the same requests in every split, to httparse and to hyper; written out, each is one request again |
+//! | `response` | a server's answer | the same in every split; where hyper reads an answer too, it is the same |
 //! | `chunks` | a chunked body | the verdict of [`reference::chunked`], in every split |
 //! | `http2` | frames behind a preface | no panic; a head that the guard accepts is one it would accept as HTTP/1 |
 //! | `proxy_header` | the start of a connection | the same answer in every split, and nothing behind the header is consumed |
 //! | `client_hello` | the start of a connection | a hello is a hello only once it is whole, and whatever follows it |
 
 pub mod client_hello;
-pub mod guarded;
 pub mod http;
+pub mod http1;
 pub mod pieces;
 pub mod proxy_protocol;
 pub mod reference;

@@ -17,6 +17,8 @@ pub enum Chunked {
 pub struct Request {
     /// Method and target.
     pub asked: String,
+    /// How many fields its head has.
+    pub fields: usize,
     /// The body, when it is whole.
     pub body: Option<Vec<u8>>,
 }
@@ -126,6 +128,7 @@ pub fn requests(bytes: &[u8]) -> Vec<Request> {
         let httparse::Status::Complete(length) = parsed else { panic!("half a head passed: {}", rest.escape_ascii()) };
         assert!(matches!(head.version, Some(0 | 1)));
         let asked = format!("{} {}", head.method.unwrap_or_default(), head.path.unwrap_or_default());
+        let fields = head.headers.len();
         let all = |name: &str| -> Vec<&[u8]> {
             head.headers
                 .iter()
@@ -157,7 +160,7 @@ pub fn requests(bytes: &[u8]) -> Vec<Request> {
             _ => panic!("{asked}: two kinds of length"),
         };
         rest = &behind[size..];
-        requests.push(Request { asked, body });
+        requests.push(Request { asked, fields, body });
     }
     requests
 }

@@ -36,6 +36,26 @@ pub fn bodies() -> Vec<Vec<u8>> {
     table::cases().into_iter().filter_map(|case| body(case.bytes("a.example"))).filter(|body| body.len() < 1024).collect()
 }
 
+/// Responses of every framing, and some that are none.
+#[must_use]
+pub fn responses() -> Vec<Vec<u8>> {
+    let texts: [&[u8]; 12] = [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\n\r\n5;a=b\r\nhello\r\n0\r\nX: y\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
+        b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nConnection: close, x\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\nto the end",
+        b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200\nContent-Length: 2\n\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n\x81\0",
+        b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nY : c\r\n\r\n",
+    ];
+    texts.into_iter().map(|bytes| cut(bytes.to_vec())).collect()
+}
+
 /// Requests in HTTP/2, with and without a body.
 #[must_use]
 pub fn frames() -> Vec<Vec<u8>> {

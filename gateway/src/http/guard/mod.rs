@@ -255,9 +255,11 @@ impl<'a> Fields<'a> {
         Ok(raw::Framing::Length(length))
     }
 
-    /// Whether another request may follow on the connection.
-    fn persistent(&self, version: Version) -> bool {
-        !self.close && (version == Version::HTTP_11 || self.keep_alive)
+    /// Whether another request may follow on the connection. Behind a POST of HTTP/1.0 without a length none may: an older server takes
+    /// everything that follows for its body.
+    fn persistent(&self, line: Line) -> bool {
+        let kept = line.version == Version::HTTP_11 || (self.keep_alive && (line.quiet || self.content_length.is_some()));
+        kept && !self.close
     }
 
     fn upgrades(&self) -> bool {

@@ -133,7 +133,7 @@ impl<'a> Reader<'a> {
             expects: fields.expects,
             body,
             upgrade,
-            persistent: fields.persistent(line.version),
+            persistent: fields.persistent(line),
         })
     }
 

@@ -1,0 +1,4 @@
+pub mod body;
+pub mod head;
+pub mod response;
+pub mod wire;
