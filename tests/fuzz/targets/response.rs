@@ -16,7 +16,7 @@ use weir_fuzz::wire::{Wire, run};
 enum Own {
     Partial,
     Bad,
-    Answer { head: Box<Head>, body: Option<Vec<u8>>, left: usize },
+    Answer { head: Box<Head>, body: Option<Vec<u8>> },
 }
 
 /// As `http1::client` reads an answer.
@@ -51,7 +51,7 @@ fn own(pieces: &[&[u8]], method: &Method) -> Own {
         None => Own::Partial,
         Some((head, mut decoder)) => {
             let body = (decoder.is_done() || decoder.end()).then_some(data);
-            Own::Answer { head, body, left: input.len() }
+            Own::Answer { head, body }
         }
     }
 }
@@ -76,13 +76,13 @@ fuzz_target!(init: seeds::write(seeds::responses()), |input: &[u8]| {
     let whole = own(&[bytes], &method);
     match (&whole, own(&pieces, &method)) {
         (Own::Partial, Own::Partial) | (Own::Bad, Own::Bad) => {}
-        (Own::Answer { head, body, .. }, Own::Answer { head: other, body: other_body, .. }) => {
+        (Own::Answer { head, body }, Own::Answer { head: other, body: other_body }) => {
             assert_eq!((head.status, &head.headers, head.framing, head.keep), (other.status, &other.headers, other.framing, other.keep));
             assert_eq!(body, &other_body);
         }
         (one, other) => panic!("{one:?} {other:?}"),
     }
-    let Own::Answer { head, body, .. } = whole else { return };
+    let Own::Answer { head, body } = whole else { return };
     let codings = head.headers.get_all("transfer-encoding").iter().count();
     assert!(head.headers.get_all("content-length").iter().count() + codings <= 1 || head.framing == Framing::Length(0));
     // A switch of protocols ends what both have in common.

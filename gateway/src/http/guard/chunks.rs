@@ -61,36 +61,11 @@ impl Default for Chunks {
 }
 
 impl Chunks {
-    /// Reads on. Answers how many of the bytes belong to the body; fewer than all only at its end.
-    ///
-    /// # Errors
-    /// The body is not chunked as it must be; what follows cannot be told apart any more.
-    pub fn read(&mut self, bytes: &[u8]) -> Result<usize, BadChunk> {
-        let mut read = 0;
-        while let Some((byte, rest)) = bytes.get(read..).and_then(<[u8]>::split_first) {
-            if self.at == At::Done {
-                break;
-            }
-            if let At::Data { left } = &mut self.at {
-                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len() + 1);
-                *left -= here as u64;
-                read += here;
-                if *left == 0 {
-                    self.at = At::DataEnd;
-                }
-                continue;
-            }
-            self.at = self.step(*byte)?;
-            read += 1;
-        }
-        Ok(read)
-    }
-
     /// Takes the next piece of data off the front of `input`, and everything before it. `None` at the end, or when more must be read;
     /// the lines of trailers go to `trailers`.
     ///
     /// # Errors
-    /// As [`Chunks::read`].
+    /// The body is not chunked as it must be; what follows cannot be told apart any more.
     pub fn next(&mut self, input: &mut BytesMut, trailers: &mut Vec<u8>) -> Result<Option<Bytes>, BadChunk> {
         let mut read = 0;
         while self.at != At::Done {
@@ -182,25 +157,26 @@ const fn is_name(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    /// The same verdict in one piece and byte by byte.
+    /// How much belongs to the body, and whether it is over: the same in one piece and byte by byte.
     #[track_caller]
     fn read(body: &[u8]) -> Result<(usize, bool), BadChunk> {
-        let mut whole = Chunks::default();
-        let all = whole.read(body).map(|read| (read, whole.is_done()));
-        let mut single = Chunks::default();
-        let mut total = 0;
-        let mut bytes = Ok(());
-        for byte in body {
-            match single.read(std::slice::from_ref(byte)) {
-                Ok(read) => total += read,
-                Err(error) => {
-                    bytes = Err(error);
-                    break;
-                }
+        let all = read_in(body, body.len().max(1));
+        assert_eq!(read_in(body, 1), all, "{body:?}");
+        all
+    }
+
+    fn read_in(body: &[u8], step: usize) -> Result<(usize, bool), BadChunk> {
+        let (mut chunks, mut input, mut trailers) = (Chunks::default(), BytesMut::new(), Vec::new());
+        let mut came = 0;
+        for piece in body.chunks(step) {
+            input.extend_from_slice(piece);
+            came += piece.len();
+            while chunks.next(&mut input, &mut trailers)?.is_some() {}
+            if chunks.is_done() {
+                break;
             }
         }
-        assert_eq!(bytes.map(|()| (total, single.is_done())), all, "{body:?}");
-        all
+        Ok((came - input.len(), chunks.is_done()))
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! The head guard: rules of HTTP's framing and addressing that hyper leaves to the application. A request that two servers could
 //! read differently goes no further.
 //!
-//! [`raw`] reads the head of an HTTP/1 request as bytes, [`stream`] follows a connection from head to head, [`chunks`] a chunked body:
-//! all before hyper. [`check`] judges what hyper has parsed.
+//! [`raw`] reads the head of an HTTP/1 request as bytes, [`chunks`] a chunked body. [`check`] judges a head once it is parsed: all of it
+//! over HTTP/2, its addressing over HTTP/1.
 
 pub mod chunks;
 pub mod raw;
-pub mod stream;
 #[cfg(test)]
 mod tests;
 

@@ -213,3 +213,91 @@ fn statuses_say_whose_mistake_it_is() {
         assert_eq!((refusal.status().as_u16(), refusal.to_string().as_str()), (status, reason));
     }
 }
+
+const BYTES: Limits = Limits { head_bytes: 512, target_bytes: 64, fields: 8 };
+
+/// Refused whole, and not taken for whole at any byte before.
+#[track_caller]
+fn refused_bytes(head: &[u8], refusal: Refusal) {
+    assert_eq!(raw::read(head, BYTES), raw::Reading::Refused(refusal), "{}", head.escape_ascii());
+    for end in 0..head.len() {
+        assert!(!matches!(raw::read(&head[..end], BYTES), raw::Reading::Whole(_)), "{}", head[..end].escape_ascii());
+    }
+}
+
+#[test]
+fn what_other_readers_mend_is_refused() {
+    use Refusal::{
+        AmbiguousLength, BadContentLength, BadField, BadMethod, BadTarget, BadTransferEncoding, BadVersion, BareLineFeed,
+        DuplicateHost, HeadTooLarge, TargetTooLong, TooManyFields, UnexpectedBody, UnexpectedTransferEncoding,
+    };
+    for (head, refusal) in [
+        (&b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"[..], AmbiguousLength),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", AmbiguousLength),
+        (b"GET / HTTP/1.1\nHost: a\n\n", BareLineFeed),
+        (b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", BareLineFeed),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\n", BareLineFeed),
+        (b"GET / HTTP/1.1\r\nHost\n: a\r\n\r\n", BareLineFeed),
+        (b"GET / HTTP/1.1\r\nX: a\rTransfer-Encoding: chunked\r\n\r\n", BadField),
+        (b"GET / HTTP/1.1\r\nX: a\r\n\rTransfer-Encoding: chunked\r\n\r\n", BadField),
+        (b"GET / HTTP/1.1\r\nX: a\r\n folded\r\n\r\n", BadField),
+        (b"GET / HTTP/1.1\r\nX : a\r\n\r\n", BadField),
+        (b"GET / HTTP/1.1\r\nX\r\n\r\n", BadField),
+        (b"GET / HTTP/1.1\r\n: a\r\n\r\n", BadField),
+        (b"GET / HTTP/1.1\r\nX: 1234567\x00\r\n\r\n", BadField),
+        (b"GET / HTTP/1.1\r\nX: 12\x7f\r\n\r\n", BadField),
+        (b"GET / HTTP/1.1\r\nX\x80: a\r\n\r\n", BadField),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", DuplicateHost),
+        (b"\r\n\r\nGET / HTTP/1.1\r\n\r\n", BadMethod),
+        (b"\nGET / HTTP/1.1\r\n\r\n", BadMethod),
+        (b"get / HTTP/1.1\r\n\r\n", BadMethod),
+        (b"GET  / HTTP/1.1\r\n\r\n", BadTarget),
+        (b"GET /  HTTP/1.1\r\n\r\n", BadVersion),
+        (b"GET\t/ HTTP/1.1\r\n\r\n", BadMethod),
+        (b"GET /\r\n\r\n", BadTarget),
+        (b"GET /a#b HTTP/1.1\r\n\r\n", BadTarget),
+        (b"GET /\xc3\xa9 HTTP/1.1\r\n\r\n", BadTarget),
+        (b"GET /<a> HTTP/1.1\r\n\r\n", BadTarget),
+        (b"GET a:b:c HTTP/1.1\r\n\r\n", BadTarget),
+        (b"GET http://[ HTTP/1.1\r\n\r\n", BadTarget),
+        (b"GET / HTTP/1.2\r\n\r\n", BadVersion),
+        (b"GET / http/1.1\r\n\r\n", BadVersion),
+        (b"GET / HTTP/1.10\r\n\r\n", BadField),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", BadVersion),
+        (b"\x16\x03\x01\x02\x00\x01", BadMethod),
+        (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", UnexpectedTransferEncoding),
+        (b"GET / HTTP/1.0\r\nContent-Length: 5\r\n\r\n", UnexpectedBody),
+        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", BadContentLength),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", BadTransferEncoding),
+    ] {
+        refused_bytes(head, refusal);
+    }
+    let long = |prefix: &str, length: usize, suffix: &str| format!("{prefix}{}{suffix}", "x".repeat(length)).into_bytes();
+    for (head, refusal) in [
+        (long("GET /", 400, " HTTP/1.1\r\n\r\n"), TargetTooLong),
+        (long("GET /", 600, ""), TargetTooLong),
+        (long("GET / HTTP/1.1\r\nX: ", 600, "\r\n\r\n"), HeadTooLarge),
+        (long("GET / HTTP/1.1\r\nX: ", 600, ""), HeadTooLarge),
+        (long("GET / HTTP/1.1\r\n", 300, ": a\r\n\r\n"), BadField),
+        ([b"GET / HTTP/1.1\r\n".as_slice(), &b"X: a\r\n".repeat(9), b"\r\n"].concat(), TooManyFields),
+    ] {
+        assert_eq!(raw::read(&head, BYTES), raw::Reading::Refused(refusal), "{}", head.escape_ascii());
+    }
+}
+
+#[test]
+fn ordinary_heads_pass() {
+    for head in [
+        &b"\r\nGET / HTTP/1.1\r\n\r\n"[..],
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"GET http://a.example/x HTTP/1.1\r\nHost: a.example\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost:a\r\n\r\n",
+        b"CONNECT a.example:443 HTTP/1.1\r\n\r\n",
+        b"GET /x\"{}|?y=1&z=[{}|^\\] HTTP/1.1\r\nX:\t tab\tand \xe9 \r\nY:\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 0\r\nExpect: 100-Continue\r\n\r\n",
+    ] {
+        let raw::Reading::Whole(read) = raw::read(head, BYTES) else { panic!("{}", head.escape_ascii()) };
+        assert_eq!(read.length, head.len());
+        assert_eq!(raw::read(&head[..head.len() - 1], BYTES), raw::Reading::Partial);
+    }
+}
