@@ -3,7 +3,7 @@
 use weir_tests::h2::{Field, Frame, Http2, Outcome};
 use weir_tests::recording::{Body, Recording, Strict};
 use weir_tests::tls::{Authority, Kind};
-use weir_tests::{Gateway, Request, Setup, setup};
+use weir_tests::{Gateway, LONG, Request, Setup, eventually, setup};
 
 /// A gateway with two sites that share a certificate.
 struct Stage {
@@ -14,11 +14,16 @@ struct Stage {
 }
 
 fn stage() -> Stage {
+    stage_with("")
+}
+
+fn stage_with(sections: &str) -> Stage {
     let (authority, origin, other) = (Authority::new(), Recording::start(), Recording::start());
     let gateway = Setup::empty()
         .certificate(&authority.issue(Kind::Ecdsa, &["site.test", "other.test"]))
         .section(&setup::site("site", &["site.test"], &origin.url()))
         .section(&setup::site("other", &["other.test"], &other.url()))
+        .section(sections)
         .start();
     Stage { authority, gateway, origin, other }
 }
@@ -208,7 +213,7 @@ fn a_length_that_is_not_the_data_s_is_no_request() {
             client.send(&Frame::data(1, piece, number + 1 == pieces.len())).unwrap();
         }
         let outcome = client.outcome(1).unwrap();
-        weir_tests::eventually(weir_tests::LONG, "the origin is not left within a request", || stage.origin.pending() == 0);
+        eventually(LONG, "the origin is not left within a request", || stage.origin.pending() == 0);
         let seen = stage.seen(&mut bystander, 1 + 2 * round as u32);
         let told: usize = std::str::from_utf8(length).unwrap().parse().unwrap();
         let whole = pieces.concat().len() >= told;
@@ -217,6 +222,22 @@ fn a_length_that_is_not_the_data_s_is_no_request() {
         let body = Body::Length(pieces.concat()[..told.min(pieces.concat().len())].to_vec());
         assert!(seen.iter().all(|request| request.asked() == "POST /case" && request.body == body), "{round}: {seen:?}");
     }
+}
+
+/// Row K2: a head, a pause, and data that looks like a request.
+#[test]
+fn a_pause_within_a_body_ends_the_stream_and_the_origins_connection() {
+    let stage = stage_with("[limits]\nbody_idle = \"300ms\"");
+    let mut bystander = stage.open();
+    let mut client = stage.open();
+    client.send(&Frame::headers(1, &head("POST", "/pause"), false)).unwrap();
+    assert!(matches!(client.outcome(1).unwrap(), Outcome::Answered(408, _)));
+    drop(client.send(&Frame::data(1, b"GET /smuggled HTTP/1.1\r\nhost: site.test\r\n\r\n", true)));
+    // Other streams of the connection are none the worse for it.
+    assert_eq!(client.ask(3, &head("GET", "/next")).unwrap(), Outcome::Answered(200, b"GET /next".to_vec()));
+    eventually(LONG, "the origin is not left within a request", || stage.origin.pending() == 0);
+    let seen = stage.seen(&mut bystander, 1);
+    assert_eq!(seen.iter().map(Strict::asked).collect::<Vec<_>>(), ["GET /next"]);
 }
 
 /// Rows D8 and D9, and what else HTTP/1 has to be told.

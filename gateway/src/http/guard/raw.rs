@@ -97,6 +97,9 @@ impl From<Refusal> for Stop {
     }
 }
 
+/// Name, value, and the places of both.
+type Field<'a> = (&'a [u8], &'a [u8], (Span, Span));
+
 struct Reader<'a> {
     rest: &'a [u8],
     /// Of everything there is.
@@ -185,7 +188,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Name and value without the white space around it, and where both are.
-    fn field(&mut self) -> Result<(&'a [u8], &'a [u8], (Span, Span)), Stop> {
+    fn field(&mut self) -> Result<Field<'a>, Stop> {
         let start = self.at();
         let name = self.take_while(|byte| TOKEN.get(usize::from(byte)) == Some(&true));
         if name.len() > MAX_NAME {
