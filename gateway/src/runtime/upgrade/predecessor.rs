@@ -45,7 +45,7 @@ impl Predecessor {
     /// Tells why this process ends.
     pub fn failed(mut self, errors: &Errors) {
         // Nobody left to hear it: standard error has it too.
-        drop(self.say(&Message::Failed { errors: errors.to_json().into() }));
+        drop(self.say(&Message::Failed { errors: errors.to_json() }));
     }
 
     /// Says that all is loaded, and waits for the word to serve. A predecessor that is no more is replaced at once.
