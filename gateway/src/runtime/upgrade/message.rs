@@ -198,7 +198,8 @@ mod tests {
     #[test]
     fn a_predecessor_that_ends_in_the_middle_is_an_error() {
         let (old, new) = UnixStream::pair().unwrap();
-        send(&old, &[old.as_fd()]).unwrap();
+        let (other, _peer) = UnixStream::pair().unwrap();
+        send(&old, &[other.as_fd()]).unwrap();
         drop(old);
         assert_eq!(receive(&new, 2).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert!(length([0xff; 4]).is_err());
