@@ -1,10 +1,12 @@
 //! A timer that is moved rarely. A connection's deadline changes with every request; its timer is set again only when it has fired too
 //! early, or when the deadline is sooner than it would.
 
-use std::pin::Pin;
+use std::future::Future as _;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// The timer of one task.
@@ -26,7 +28,8 @@ impl Deadline {
         if self.armed && !sleep.is_elapsed() {
             return Poll::Pending;
         }
-        while sleep.as_mut().poll(context).is_ready() {
+        // A task that has used up its turn must not be sent away by the timer, which would be taken for one that is set.
+        while pin!(unconstrained(sleep.as_mut())).poll(context).is_ready() {
             self.armed = false;
             if at <= Instant::now() {
                 return Poll::Ready(());
@@ -48,4 +51,24 @@ impl Deadline {
 pub fn after(now: Instant, wait: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(365 * 86_400);
     now + wait.min(FAR)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[test]
+    fn a_timer_that_is_set_at_the_end_of_a_turn_fires() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (mut deadline, at) = (Deadline::default(), Instant::now() + Duration::from_millis(20));
+        let passed = poll_fn(|context| {
+            // As after many reads and writes that did not have to wait.
+            while pin!(tokio::task::consume_budget()).poll(context).is_ready() {}
+            deadline.poll(context, at)
+        });
+        let waited = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), passed).await });
+        assert!(waited.is_ok());
+    }
 }
