@@ -4,6 +4,7 @@ use http::StatusCode;
 use weir_plugins::Refusal as PolicyRefusal;
 
 use crate::http::guard;
+use crate::http::pace::BodyFault;
 use crate::upstream::AttemptError;
 
 /// Everything that ends an exchange without the upstream's answer.
@@ -23,10 +24,8 @@ pub enum Failure {
     SiteUnavailable,
     /// The last attempt's failure.
     Attempt(AttemptError),
-    /// The client's body broke off.
-    ClientBody,
-    /// The client's body stalled.
-    ClientBodyStalled,
+    /// The client's body failed, or breaks a limit.
+    ClientBody(BodyFault),
 }
 
 impl Failure {
@@ -40,8 +39,7 @@ impl Failure {
             Self::Policy(refusal) => StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::FORBIDDEN),
             Self::NoHealthyServer | Self::SiteUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Attempt(error) => error.status(),
-            Self::ClientBody => StatusCode::BAD_REQUEST,
-            Self::ClientBodyStalled => StatusCode::REQUEST_TIMEOUT,
+            Self::ClientBody(fault) => fault.status(),
         }
     }
 
@@ -56,8 +54,7 @@ impl Failure {
             Self::NoHealthyServer => "no_healthy_server",
             Self::SiteUnavailable => "site_unavailable",
             Self::Attempt(error) => error.reason(),
-            Self::ClientBody => "client_body_failed",
-            Self::ClientBodyStalled => "client_body_stalled",
+            Self::ClientBody(fault) => fault.reason(),
         }
     }
 
@@ -65,7 +62,7 @@ impl Failure {
     #[must_use]
     pub const fn closes_connection(&self) -> bool {
         match self {
-            Self::Head(_) | Self::ClientBody | Self::ClientBodyStalled => true,
+            Self::Head(_) | Self::ClientBody(_) => true,
             Self::NoSite
             | Self::Misdirected
             | Self::Policy(_)

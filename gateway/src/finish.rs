@@ -148,6 +148,8 @@ fn outcome(record: &AccessRecord) -> Outcome {
 fn note_body_failure(record: &mut AccessRecord, error: &BodyError) {
     record.reason = match error {
         BodyError::Broken(_) | BodyError::Cut(_) | BodyError::Malformed(_) => "upstream_body_failed".to_owned(),
+        // Of a client's body only.
+        BodyError::TooLarge(_) | BodyError::TooSlow(_) => "client_body_failed".to_owned(),
         BodyError::Stalled(_) => "upstream_body_stalled".to_owned(),
         BodyError::Policy(name) => {
             record.decided_by = DecidedBy::Policy(Arc::clone(name));

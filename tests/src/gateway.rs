@@ -246,6 +246,30 @@ impl Gateway {
         line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
     }
 
+    /// CPU time used so far, of all threads, in the system's ticks of 10 ms.
+    ///
+    /// # Panics
+    /// The process is gone.
+    #[must_use]
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("a running process");
+        // The name may hold spaces; what follows its parenthesis does not.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(10 * ticks)
+    }
+
+    /// A sample of the metrics by its name and labels; 0 when there is none.
+    ///
+    /// # Panics
+    /// It is no number.
+    #[must_use]
+    pub fn metric(&self, sample: &str) -> f64 {
+        let text = self.admin("GET /metrics").text();
+        let value = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
     /// Sends a signal, such as `TERM`.
     ///
     /// # Panics

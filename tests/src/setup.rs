@@ -37,19 +37,26 @@ pub(crate) struct Launch {
     variables: Vec<(String, String)>,
     /// Passed the way service managers do.
     socket: Option<OwnedFd>,
+    /// The process may have so many files open.
+    open_files: Option<u32>,
 }
 
 impl Launch {
     pub(crate) fn command(self, config: &Path) -> Command {
         let binary = self.binary.unwrap_or_else(binary);
-        let mut command = match self.socket {
-            None => {
+        let mut command = match (self.socket, self.open_files) {
+            (None, Some(most)) => {
+                let mut command = Command::new("sh");
+                command.args(["-c", &format!("ulimit -n {most}; exec \"$@\""), "sh"]).arg(binary).stdin(Stdio::null());
+                command
+            }
+            (None, None) => {
                 let mut command = Command::new(binary);
                 command.stdin(Stdio::null());
                 command
             }
             // The shell puts the socket where it belongs and becomes the gateway, whose process id it knows then.
-            Some(socket) => {
+            (Some(socket), _) => {
                 let mut command = Command::new("sh");
                 let script = "exec env LISTEN_FDS=1 LISTEN_PID=$$ \"$@\" 3<&0 </dev/null";
                 command.args(["-c", script, "sh"]).arg(binary).stdin(Stdio::from(socket));
@@ -149,6 +156,13 @@ impl Setup {
     #[must_use]
     pub fn replace(mut self, old: &str, new: &str) -> Self {
         self.replaced.push((old.to_owned(), new.to_owned()));
+        self
+    }
+
+    /// The process may have so many files open, sockets included.
+    #[must_use]
+    pub fn open_files(mut self, most: u32) -> Self {
+        self.launch.open_files = Some(most);
         self
     }
 

@@ -18,6 +18,13 @@ pub(super) const HEAD_BYTES: usize = 32 << 10;
 pub(super) const URI_BYTES: usize = 8 << 10;
 // What Envoy and HAProxy allow; browsers send about twenty.
 pub(super) const FIELDS: usize = 100;
+// A site behind one address with hundreds of agents that each check in with a connection of their own; a third of that is a browser-heavy
+// office. nginx and HAProxy have no default.
+pub(super) const CONNECTIONS_PER_ADDRESS: u32 = 512;
+// Spreads long-lived clients over workers and processes anew; at ten requests a second it takes a quarter of an hour.
+pub(super) const CONNECTION_REQUESTS: u64 = 10_000;
+// What nginx does: changes of certificates and of who may connect reach everybody within the hour.
+pub(super) const CONNECTION_AGE: Duration = Duration::from_secs(3600);
 // A handshake is two round trips: five seconds covers a satellite link, and half-open ones must not pile up.
 pub(super) const TLS_HANDSHAKE: Duration = Duration::from_secs(5);
 // A head fits in a few packets; whoever needs longer is slow on purpose.
@@ -26,6 +33,8 @@ pub(super) const REQUEST_HEAD: Duration = Duration::from_secs(10);
 pub(super) const IDLE: Duration = Duration::from_secs(60);
 // A client that sends nothing for this long in the middle of a body has gone.
 pub(super) const BODY_IDLE: Duration = Duration::from_secs(30);
+// A modem sends ten times as much. Slower is a client that wants to hold a connection of the upstream.
+pub(super) const BODY_RATE: usize = 256;
 // A client that takes nothing for this long holds an upstream connection for no use.
 pub(super) const WRITE_IDLE: Duration = Duration::from_secs(30);
 // Tunnels are quiet by nature: remote-control sessions send keep-alives, some only every half hour.

@@ -17,6 +17,12 @@ pub struct Limits {
     pub fields: usize,
     /// Connections at a time, over all listeners. None: derived from the open-file limit when the listeners start.
     pub connections: Option<usize>,
+    /// Connections at a time of one client address, IPv6 by /64; trusted proxies are not counted. Default 512.
+    pub connections_per_address: u32,
+    /// Requests of one connection, after which it is ended. Default 10,000.
+    pub connection_requests: u64,
+    /// Age of a connection, after which it is ended with its next request. Default 1 h, up to a tenth less for each connection.
+    pub connection_age: Duration,
     /// From accept to the end of the TLS handshake. Default 5 s.
     pub tls_handshake: Duration,
     /// From a request's first byte to the end of its head. Default 10 s.
@@ -25,6 +31,10 @@ pub struct Limits {
     pub idle: Duration,
     /// Between two pieces of a request body. Default 30 s.
     pub body_idle: Duration,
+    /// Least bytes of a request body in a second, over twice `body_idle` of waiting for the client. 0: none. Default 256.
+    pub body_rate: usize,
+    /// Bytes of a request body. None: no limit.
+    pub body_bytes: Option<u64>,
     /// A client that takes nothing of its answer. Default 30 s.
     pub write_idle: Duration,
     /// A WebSocket or other tunnel without traffic in either direction. Default 1 h.
@@ -48,10 +58,15 @@ impl Default for Limits {
             uri_bytes: defaults::URI_BYTES,
             fields: defaults::FIELDS,
             connections: None,
+            connections_per_address: defaults::CONNECTIONS_PER_ADDRESS,
+            connection_requests: defaults::CONNECTION_REQUESTS,
+            connection_age: defaults::CONNECTION_AGE,
             tls_handshake: defaults::TLS_HANDSHAKE,
             request_head: defaults::REQUEST_HEAD,
             idle: defaults::IDLE,
             body_idle: defaults::BODY_IDLE,
+            body_rate: defaults::BODY_RATE,
+            body_bytes: None,
             write_idle: defaults::WRITE_IDLE,
             tunnel_idle: defaults::TUNNEL_IDLE,
             drain: defaults::DRAIN,
@@ -83,10 +98,19 @@ pub(super) fn limits(reader: Option<Reader<'_, '_>>) -> Limits {
         uri_bytes,
         fields: reader.or("fields", default.fields, values::count(1..=1000)),
         connections: reader.optional("connections", values::count(1..=10_000_000)),
+        connections_per_address: reader.or(
+            "connections_per_address",
+            default.connections_per_address,
+            values::count(1..=10_000_000),
+        ),
+        connection_requests: reader.or("connection_requests", default.connection_requests, values::count(1..=u64::MAX)),
+        connection_age: reader.or("connection_age", default.connection_age, values::duration),
         tls_handshake: reader.or("tls_handshake", default.tls_handshake, values::duration),
         request_head: reader.or("request_head", default.request_head, values::duration),
         idle: reader.or("idle", default.idle, values::duration),
         body_idle: reader.or("body_idle", default.body_idle, values::duration),
+        body_rate: reader.or("body_rate", default.body_rate, values::size(0..=1 << 20)),
+        body_bytes: reader.optional("body_bytes", values::size(1..=1 << 50)).map(|bytes| bytes as u64),
         write_idle: reader.or("write_idle", default.write_idle, values::duration),
         tunnel_idle: reader.or("tunnel_idle", default.tunnel_idle, values::duration),
         drain: reader.or("drain", default.drain, values::duration),

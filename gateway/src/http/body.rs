@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -20,6 +20,7 @@ use tokio::time::{Sleep, sleep};
 use super::replay::{Kept, Replay};
 use crate::finish::{End, Finish};
 use crate::http::guard::chunks::BadChunk;
+use crate::http::pace::{BodyLimits, Pace};
 use crate::http::upgrade::Tunnel;
 use crate::http1::client::{Connection, ResponseBytes};
 use crate::http1::downstream::RequestBytes;
@@ -38,6 +39,12 @@ pub enum BodyError {
     /// A chunked body that is not one.
     #[error(transparent)]
     Malformed(#[from] BadChunk),
+    /// The client sent more than the limit.
+    #[error("more than {0} bytes of a body")]
+    TooLarge(u64),
+    /// The client sent drops.
+    #[error("less than {0} bytes of a body in a second")]
+    TooSlow(usize),
     /// Nothing moved for too long.
     #[error("no byte of the body for {0:?}")]
     Stalled(Duration),
@@ -127,6 +134,8 @@ pub struct RequestBody {
     stall: Stall,
     /// Where what is sent is kept, and the rest returns to, while the request may be sent again.
     replay: Option<Rc<Replay>>,
+    pace: Pace,
+    limits: BodyLimits,
 }
 
 /// Fires when nothing moved for a while. Armed only while waiting, so a body that is there costs no timer.
@@ -152,11 +161,32 @@ impl Stall {
 }
 
 impl RequestBody {
-    /// A body that is relayed as it comes. `read` counts its bytes; `idle` is how long it may stall.
+    /// A body that is relayed as it comes. `read` counts its bytes.
     #[must_use]
-    pub fn new(incoming: ClientBody, read: Arc<AtomicU64>, idle: Duration) -> Self {
+    pub fn new(incoming: ClientBody, read: Arc<AtomicU64>, limits: BodyLimits) -> Self {
         let incoming = Some(incoming).filter(|body| !body.is_end_stream());
-        Self { prefix: VecDeque::new(), incoming, trailers: None, read, stall: Stall::new(idle), replay: None }
+        Self::of(Rest { prefix: VecDeque::new(), incoming, trailers: None }, read, limits)
+    }
+
+    fn of(rest: Rest, read: Arc<AtomicU64>, limits: BodyLimits) -> Self {
+        let Rest { prefix, incoming, trailers } = rest;
+        let (stall, pace) = (Stall::new(limits.idle), Pace::new(limits.rate, limits.idle.saturating_mul(2)));
+        Self { prefix, incoming, trailers, read, stall, replay: None, pace, limits }
+    }
+
+    /// Whether the head says that more will come than may.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        self.limits.bytes.is_some_and(|most| self.size_hint().lower() > most)
+    }
+
+    /// Counts what has come, the first time that it is read.
+    fn came(&mut self, bytes: usize) -> Result<(), BodyError> {
+        let before = self.read.fetch_add(bytes as u64, Ordering::Relaxed);
+        if let Some(most) = self.limits.bytes.filter(|most| before + bytes as u64 > *most) {
+            return Err(BodyError::TooLarge(most));
+        }
+        if self.pace.moved(bytes, Instant::now) { Ok(()) } else { Err(BodyError::TooSlow(self.limits.rate)) }
     }
 
     /// Reads up to `window` bytes and keeps them for sending. Answers them in one piece, and whether that is all of the body.
@@ -166,9 +196,11 @@ impl RequestBody {
     pub async fn window(&mut self, window: usize) -> Result<(Bytes, bool), BodyError> {
         let mut size = 0;
         while size < window && !self.is_read() {
+            self.pace.wait(Instant::now);
             let next = tokio::time::timeout(self.stall.limit, self.next_data()).await;
             match next.map_err(|_| BodyError::Stalled(self.stall.limit))?? {
                 Some(bytes) => {
+                    self.came(bytes.len())?;
                     size += bytes.len();
                     self.prefix.push_back(bytes);
                 }
@@ -193,20 +225,19 @@ impl RequestBody {
     /// Keeps what is sent from now on, so that the body can be sent again. `None` when it is known to be too large for that.
     #[must_use]
     pub fn keep(&mut self) -> Option<Kept> {
-        let (read, idle) = (Arc::clone(&self.read), self.stall.limit);
+        let (read, limits) = (Arc::clone(&self.read), self.limits);
         if self.is_end_stream() {
-            return Some(Kept::empty(read, idle));
+            return Some(Kept::empty(read, limits));
         }
         let replay = Replay::for_size(self.size_hint().lower())?;
         self.replay = Some(Rc::clone(&replay));
-        Some(Kept::of(replay, read, idle))
+        Some(Kept::of(replay, read, limits))
     }
 
     /// The body that was kept: what was sent of it, then the rest.
     #[must_use]
-    pub(super) fn again(rest: Rest, read: Arc<AtomicU64>, idle: Duration) -> Self {
-        let Rest { prefix, incoming, trailers } = rest;
-        Self { prefix, incoming, trailers, read, stall: Stall::new(idle), replay: None }
+    pub(super) fn again(rest: Rest, read: Arc<AtomicU64>, limits: BodyLimits) -> Self {
+        Self::of(rest, read, limits)
     }
 
     /// Notes a frame that is being sent.
@@ -230,10 +261,7 @@ impl RequestBody {
                         self.incoming = None;
                     }
                     match frame.into_data() {
-                        Ok(data) => {
-                            self.read.fetch_add(data.len() as u64, Ordering::Relaxed);
-                            return Ok(Some(data));
-                        }
+                        Ok(data) => return Ok(Some(data)),
                         Err(other) => self.trailers = other.into_trailers().ok(),
                     }
                 }
@@ -264,8 +292,8 @@ impl Body for RequestBody {
         match Pin::new(incoming).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 body.stall.moved();
-                if let Some(data) = frame.data_ref() {
-                    body.read.fetch_add(data.len() as u64, Ordering::Relaxed);
+                if let Err(error) = body.came(frame.data_ref().map_or(0, Bytes::len)) {
+                    return Poll::Ready(Some(Err(error)));
                 }
                 body.keep_frame(&frame);
                 Poll::Ready(Some(Ok(frame)))
@@ -276,6 +304,7 @@ impl Body for RequestBody {
             }
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
+                body.pace.wait(Instant::now);
                 ready!(body.stall.poll_stalled(context));
                 Poll::Ready(Some(Err(BodyError::Stalled(body.stall.limit))))
             }

@@ -6,13 +6,13 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 
 use super::body::{RequestBody, Rest};
+use super::pace::BodyLimits;
 
 /// Bytes that are kept of one body. Check-ins and forms fit many times over; what does not fit is not sent again.
 pub const MAX_REPLAY: u64 = 64 * 1024;
@@ -72,16 +72,16 @@ impl Inner {
 pub struct Kept {
     replay: Option<Rc<Replay>>,
     read: Arc<AtomicU64>,
-    idle: Duration,
+    limits: BodyLimits,
 }
 
 impl Kept {
-    pub(super) const fn empty(read: Arc<AtomicU64>, idle: Duration) -> Self {
-        Self { replay: None, read, idle }
+    pub(super) const fn empty(read: Arc<AtomicU64>, limits: BodyLimits) -> Self {
+        Self { replay: None, read, limits }
     }
 
-    pub(super) const fn of(replay: Rc<Replay>, read: Arc<AtomicU64>, idle: Duration) -> Self {
-        Self { replay: Some(replay), read, idle }
+    pub(super) const fn of(replay: Rc<Replay>, read: Arc<AtomicU64>, limits: BodyLimits) -> Self {
+        Self { replay: Some(replay), read, limits }
     }
 
     /// The body once more. `None` when it was too large, broke off, or is still held by its connection.
@@ -96,7 +96,7 @@ impl Kept {
                 rest.prefix.push_front(piece);
             }
         }
-        Some(RequestBody::again(rest, Arc::clone(&self.read), self.idle))
+        Some(RequestBody::again(rest, Arc::clone(&self.read), self.limits))
     }
 
     /// Whether its connection has let go of it.

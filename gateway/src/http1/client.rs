@@ -19,6 +19,7 @@ use super::deadline::{Deadline, after};
 use super::wire::{Io, Wire};
 use super::{head, response};
 use crate::http::body::{BodyError, RequestBody};
+use crate::http::pace::BodyFault;
 
 /// How long a server may take to ask for a body that it was told to expect; servers that know nothing of it never ask.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -61,10 +62,8 @@ pub enum Error {
     Timeout,
     /// The caller takes the request back.
     Lost,
-    /// The client's body broke off.
-    ClientBody,
-    /// The client's body stalled.
-    ClientBodyStalled,
+    /// The client's body failed.
+    ClientBody(BodyFault),
 }
 
 /// A request without an answer.
@@ -145,8 +144,7 @@ impl Sending {
     fn poll(&mut self, context: &mut Context<'_>, lost: &impl Fn() -> bool) -> Poll<Result<response::Head, Error>> {
         // A server may answer and close before it has read everything: what it said counts more than that it did not listen.
         let unheard = match self.upload.poll(&mut self.connection.wire, context) {
-            Poll::Ready(Err(UploadError::Body(BodyError::Stalled(_)))) => return Poll::Ready(Err(Error::ClientBodyStalled)),
-            Poll::Ready(Err(UploadError::Body(_))) => return Poll::Ready(Err(Error::ClientBody)),
+            Poll::Ready(Err(UploadError::Body(error))) => return Poll::Ready(Err(Error::ClientBody(BodyFault::of(&error)))),
             Poll::Ready(Err(UploadError::Connection)) => true,
             Poll::Ready(Ok(())) | Poll::Pending => false,
         };

@@ -23,7 +23,7 @@ use crate::http::body::{ClientBody, ResponseBody};
 use crate::http::guard::raw::{self, Reading, Span};
 use crate::http::guard::{Limits, Refusal};
 use crate::http::upgrade;
-use crate::listen::conn::{Conn, connection_record};
+use crate::listen::conn::{Conn, age, connection_record};
 use crate::listen::io::Waits;
 use crate::pipeline;
 use crate::runtime::worker::Worker;
@@ -124,6 +124,11 @@ struct Session {
     downstream: Rc<RefCell<Downstream>>,
     limits: Limits,
     waits: Waits,
+    /// Requests so far, and after how many the connection ends.
+    served: (u64, u64),
+    /// When the connection is old, and whether it is: its next answer ends it.
+    expires: Instant,
+    is_old: bool,
     deadline: Deadline,
     /// When the process ends: the connection is closed from then on, when nothing happens on it.
     close_idle_at: Option<Instant>,
@@ -136,12 +141,16 @@ struct Session {
 impl Session {
     fn new(worker: Rc<Worker>, conn: Rc<Conn>, io: Io) -> Self {
         let limits = worker.snapshot().config.limits;
+        let age = age(limits.connection_age, conn.info.peer.0);
         Self {
             worker,
             conn,
             downstream: Rc::new(RefCell::new(Downstream::new(io))),
             limits: pipeline::head_limits(&limits),
-            waits: Waits { idle: limits.idle, head: limits.request_head, write: limits.write_idle },
+            waits: Waits { idle: limits.idle, head: limits.request_head, write: limits.write_idle, age },
+            served: (0, limits.connection_requests),
+            expires: after(Instant::now(), age),
+            is_old: false,
             deadline: Deadline::default(),
             close_idle_at: None,
             fields: Vec::new(),
@@ -186,6 +195,7 @@ impl Session {
                 Some((before, began)) if before == in_head => began,
                 _ => Instant::now(),
             };
+            self.is_old |= began >= self.expires;
             *since = Some((in_head, began));
             if !in_head {
                 self.fields = Vec::new();
@@ -206,7 +216,9 @@ impl Session {
 
     /// Answers whether another request may follow.
     async fn exchange(&mut self, asked: Asked) -> bool {
-        let Asked { parts, keep } = asked;
+        let Asked { parts, mut keep } = asked;
+        self.served.0 += 1;
+        keep &= self.served.0 < self.served.1 && !self.is_old;
         let manner = Manner { version: parts.version, head_only: parts.method == Method::HEAD, keep };
         let request = Request::from_parts(parts, ClientBody::Http1(RequestBytes::of(&self.downstream)));
         let answer = {

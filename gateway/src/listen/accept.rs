@@ -1,16 +1,20 @@
 //! The accept loop: a permit and a spawn, never a wait for the peer.
 
+use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
+use super::addresses::Place;
 use super::conn;
+use crate::conn::ClientIp;
+use crate::http::forwarded;
 use crate::runtime::worker::Worker;
 
 /// A bound listener, as all workers see it.
@@ -42,7 +46,7 @@ const MAX_QUEUE: usize = 4096;
 
 /// Accepts until it is told to stop.
 pub async fn accept(worker: Rc<Worker>, listener: TcpListener, listening: Arc<Listening>, mut stopped: oneshot::Receiver<Stop>) {
-    let mut burst = 0;
+    let (mut burst, said) = (0, Sometimes::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -64,7 +68,10 @@ pub async fn accept(worker: Rc<Worker>, listener: TcpListener, listening: Arc<Li
             }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(listener = &*listening.name, "cannot accept: {error}");
+                worker.shared.recorder.metrics().accept_failed();
+                if let Some(before) = said.now() {
+                    tracing::warn!(listener = &*listening.name, before, "cannot accept: {error}");
+                }
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
         }
@@ -72,11 +79,14 @@ pub async fn accept(worker: Rc<Worker>, listener: TcpListener, listening: Arc<Li
 }
 
 fn begin(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, listening: &Arc<Listening>) {
-    if let Some(permit) = Permit::take(worker) {
-        tokio::task::spawn_local(conn::run(Rc::clone(worker), stream, peer, Arc::clone(listening), permit));
-    } else {
-        worker.shared.refused.fetch_add(1, Ordering::Relaxed);
-        drop(stream);
+    match Permit::take(worker, peer.ip()) {
+        Ok(permit) => {
+            tokio::task::spawn_local(conn::run(Rc::clone(worker), stream, peer, Arc::clone(listening), permit));
+        }
+        Err(reason) => {
+            drop(stream);
+            refuse(worker, listening, peer, reason);
+        }
     }
 }
 
@@ -103,23 +113,85 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// One of the connections the process may hold.
-#[derive(Debug)]
-pub struct Permit(Arc<AtomicUsize>);
+/// Counts a connection that has no place, and records one a second: a flood must not become a flood of lines.
+fn refuse(worker: &Rc<Worker>, listening: &Listening, peer: SocketAddr, reason: TooMany) {
+    if reason == TooMany::InAll {
+        worker.shared.refused.fetch_add(1, Ordering::Relaxed);
+    }
+    match worker.refusals.now() {
+        Some(before) => {
+            let client = ClientIp(peer.ip().to_canonical());
+            let detail = format!("{before} more were refused since the last line");
+            conn::lost(worker, listening, peer, client, None, reason.as_str(), detail);
+        }
+        None => worker.shared.recorder.metrics().refused_connection(reason.as_str()),
+    }
+}
 
-impl Permit {
-    fn take(worker: &Worker) -> Option<Self> {
-        let open = &worker.shared.connections;
-        if open.fetch_add(1, Ordering::Relaxed) >= worker.shared.max_connections.load(Ordering::Relaxed) {
-            open.fetch_sub(1, Ordering::Relaxed);
+/// Says yes at most once a second, and then how often it has said no.
+#[derive(Debug, Default)]
+pub struct Sometimes {
+    last: Cell<Option<Instant>>,
+    silent: Cell<u64>,
+}
+
+impl Sometimes {
+    /// How often it was not the time since the last time; nothing when it is not the time.
+    fn now(&self) -> Option<u64> {
+        let now = Instant::now();
+        if self.last.get().is_some_and(|last| now.duration_since(last) < Duration::from_secs(1)) {
+            self.silent.set(self.silent.get() + 1);
             return None;
         }
-        Some(Self(Arc::clone(open)))
+        self.last.set(Some(now));
+        Some(self.silent.take())
+    }
+}
+
+/// Why there is no place for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TooMany {
+    InAll,
+    OfOneAddress,
+}
+
+impl TooMany {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::InAll => "too_many_connections",
+            Self::OfOneAddress => "too_many_connections_per_address",
+        }
+    }
+}
+
+/// One of the connections the process may hold, and its client.
+#[derive(Debug)]
+pub struct Permit {
+    open: Arc<AtomicUsize>,
+    /// Proxies speak for many clients, and are not counted as one.
+    _place: Option<Place>,
+}
+
+impl Permit {
+    fn take(worker: &Worker, peer: IpAddr) -> Result<Self, TooMany> {
+        let shared = &worker.shared;
+        let snapshot = shared.snapshot.load();
+        let (most, proxies) = (snapshot.config.limits.connections_per_address, &snapshot.config.trusted_proxies);
+        let place = if forwarded::is_trusted(peer, proxies) {
+            None
+        } else {
+            Some(shared.addresses.take(peer, most).ok_or(TooMany::OfOneAddress)?)
+        };
+        if shared.connections.fetch_add(1, Ordering::Relaxed) >= shared.max_connections.load(Ordering::Relaxed) {
+            shared.connections.fetch_sub(1, Ordering::Relaxed);
+            return Err(TooMany::InAll);
+        }
+        Ok(Self { open: Arc::clone(&shared.connections), _place: place })
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

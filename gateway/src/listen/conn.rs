@@ -1,10 +1,10 @@
 //! One connection, from the accepted socket to HTTP: PROXY header, ClientHello, TLS handshake, connection phase.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use tokio::net::TcpStream;
@@ -31,6 +31,7 @@ pub struct Conn {
     /// What is going on on it, for its deadlines.
     pub activity: Arc<Activity>,
     verdicts: RefCell<Vec<Asked>>,
+    retiring: Cell<bool>,
     _permit: Permit,
     _active: Active,
 }
@@ -86,7 +87,8 @@ pub async fn run(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, listen
                 return server::serve(worker, conn, Io::Accepted(Box::new(stream))).await;
             }
             // Frames that start no request (SETTINGS, PING) must not look like a slow head.
-            let waits = Waits { idle: limits.idle, head: limits.idle, write: limits.write_idle };
+            let age = age(limits.connection_age, peer);
+            let waits = Waits { idle: limits.idle, head: limits.idle, write: limits.write_idle, age };
             let stream = Timed::new(stream, Arc::clone(&conn.activity), waits);
             serve::http2(worker, conn, stream).await;
         }
@@ -95,6 +97,12 @@ pub async fn run(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, listen
         }
         Err(_) => lost(&worker, &listening, peer, client, None, "tls_handshake_timeout", format!("not done within {limit:?}")),
     }
+}
+
+/// Up to a tenth less for each connection, so that those that came together do not all come again together.
+#[must_use]
+pub fn age(limit: Duration, peer: SocketAddr) -> Duration {
+    limit - (limit / 10).mul_f32(f32::from(peer.port().wrapping_mul(40_503)) / 65_536.0)
 }
 
 /// While every server of a site is down, its connections are refused when the site says so: agents then use their own secondary.
@@ -115,7 +123,14 @@ impl Opened<'_> {
     fn conn(&self, tls: Option<TlsInfo>, permit: Permit) -> Rc<Conn> {
         let info = info(self.worker, self.listening, self.peer, self.client, tls);
         let active = self.worker.shared.recorder.metrics().connection();
-        Rc::new(Conn { info, activity: Arc::default(), verdicts: RefCell::default(), _permit: permit, _active: active })
+        Rc::new(Conn {
+            info,
+            activity: Arc::default(),
+            verdicts: RefCell::default(),
+            retiring: Cell::new(false),
+            _permit: permit,
+            _active: active,
+        })
     }
 }
 
@@ -125,7 +140,8 @@ fn info(worker: &Worker, listening: &Listening, peer: SocketAddr, client: Client
     Arc::new(ConnInfo { listener: Arc::clone(&listening.name), peer: PeerAddr(peer), client, client_text, tls, country })
 }
 
-fn lost(
+/// Records a connection that ended before it was one.
+pub fn lost(
     worker: &Rc<Worker>,
     listening: &Listening,
     peer: SocketAddr,
@@ -145,6 +161,17 @@ pub fn connection_record(conn: Arc<ConnInfo>, site: Option<Arc<str>>, reason: &s
 }
 
 impl Conn {
+    /// The connection takes no more requests than it has; of HTTP/2, where an answer cannot say so itself.
+    pub fn retire(&self) {
+        self.retiring.set(true);
+    }
+
+    /// Whether [`Conn::retire`] was called, or the connection is old.
+    #[must_use]
+    pub fn is_retiring(&self) -> bool {
+        self.retiring.get() || self.activity.is_old()
+    }
+
     /// Whether the other end is a proxy whose forwarding headers are believed.
     #[must_use]
     pub fn is_trusted(&self, proxies: &[IpNet]) -> bool {

@@ -19,6 +19,8 @@ pub struct Waits {
     pub head: Duration,
     /// For a client that does not read what is sent.
     pub write: Duration,
+    /// From accept until the connection is old.
+    pub age: Duration,
 }
 
 /// What a connection is doing, told by the HTTP layer.
@@ -28,6 +30,8 @@ pub struct Activity {
     exchanges: AtomicUsize,
     /// Whether bytes of the next head have arrived.
     in_head: AtomicBool,
+    /// Whether the connection has reached its age.
+    old: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +53,10 @@ impl Activity {
         self.exchanges.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether a head has begun to arrive and is not whole.
+    /// Whether the connection has lived long enough: its next answer ends it.
     #[must_use]
-    pub fn is_in_head(&self) -> bool {
-        self.doing() == Doing::Head
+    pub fn is_old(&self) -> bool {
+        self.old.load(Ordering::Relaxed)
     }
 
     fn doing(&self) -> Doing {
@@ -74,6 +78,7 @@ pub struct Timed<S> {
     waits: Waits,
     /// What the read deadline is for, and since when.
     reading: (Doing, Instant),
+    expires: Instant,
     read_sleep: Pin<Box<Sleep>>,
     write_sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -83,8 +88,8 @@ impl<S> Timed<S> {
     #[must_use]
     pub fn new(inner: S, activity: Arc<Activity>, waits: Waits) -> Self {
         let now = Instant::now();
-        let read_sleep = Box::pin(sleep_until(now + waits.head.max(waits.idle)));
-        Self { inner, activity, waits, reading: (Doing::Idle, now), read_sleep, write_sleep: None }
+        let read_sleep = Box::pin(sleep_until(now + waits.head.max(waits.idle).min(waits.age)));
+        Self { inner, activity, waits, reading: (Doing::Idle, now), expires: now + waits.age, read_sleep, write_sleep: None }
     }
 
     /// When the current wait for the client ends, if it does.
@@ -119,7 +124,11 @@ impl<S> Timed<S> {
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Poll::Ready(io::Error::from(io::ErrorKind::TimedOut));
             }
-            self.read_sleep.as_mut().reset(deadline.unwrap_or_else(|| now + self.waits.idle.min(self.waits.head)));
+            if now >= self.expires {
+                self.activity.old.store(true, Ordering::Relaxed);
+            }
+            let next = deadline.unwrap_or_else(|| now + self.waits.idle.min(self.waits.head));
+            self.read_sleep.as_mut().reset(if now < self.expires { next.min(self.expires) } else { next });
         }
         Poll::Pending
     }

@@ -1,9 +1,10 @@
 //! HTTP/2 on one connection, until its end or until the worker drains.
 
 use std::cell::Cell;
-use std::error::Error as _;
+use std::future::Future as _;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -13,7 +14,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::conn::{Conn, connection_record};
+use super::h2_watch::Watched;
 use super::io::{Activity, Timed};
+use crate::http::abuse::{self, Reason};
 use crate::http::body::{ClientBody, ResponseBody};
 use crate::pipeline::{self, Closed};
 use crate::runtime::worker::Worker;
@@ -22,8 +25,9 @@ use crate::upstream::connect::LocalExecutor;
 /// HTTP/2.
 pub async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(worker: Rc<Worker>, conn: Rc<Conn>, stream: Timed<S>) {
     let limits = worker.snapshot().config.limits;
-    let served = Rc::new(Cell::new(0u64));
-    let service = service(Rc::clone(&worker), Rc::clone(&conn), Rc::clone(&served));
+    let watch = abuse::Limits { head: limits.request_head, stall: limits.write_idle };
+    let (stream, watched) = Watched::new(stream, watch, Arc::clone(&conn.activity));
+    let service = service(Rc::clone(&worker), Rc::clone(&conn), Rc::default(), limits.connection_requests);
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .timer(TokioTimer::new())
@@ -39,16 +43,27 @@ pub async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(worker: R
         drain.wait().await;
         tokio::time::sleep_until(worker.idle_until().into()).await;
     };
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = draining => {
+    let mut draining = std::pin::pin!(draining);
+    let mut is_ending = false;
+    // Whoever wants the connection to end has been polled by it, so that the wish is seen at once.
+    let ended = std::future::poll_fn(|context| {
+        loop {
+            if let Poll::Ready(ended) = connection.as_mut().poll(context) {
+                return Poll::Ready(ended);
+            }
+            if is_ending || !(conn.is_retiring() || draining.as_mut().poll(context).is_ready()) {
+                return Poll::Pending;
+            }
+            is_ending = true;
             // Two steps: no new streams, please; and after a round trip, no more than these. Whatever is on its way is served.
             connection.as_mut().graceful_shutdown();
-            connection.as_mut().await
         }
-    };
-    if let Err(error) = ended {
-        note_end(&worker, &conn, &error, served.get());
+    });
+    let ended = ended.await;
+    if let Some((reason, summary)) = watched.get() {
+        note_closed(&worker, &conn, *reason, summary);
+    } else if let Err(error) = ended {
+        tracing::debug!("connection ended: {error}");
     }
 }
 
@@ -64,6 +79,7 @@ fn service(
     worker: Rc<Worker>,
     conn: Rc<Conn>,
     served: Rc<Cell<u64>>,
+    most: u64,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
     Response = Response<ResponseBody>,
@@ -76,7 +92,10 @@ fn service(
         let busy = Busy::new(&conn.activity);
         let (worker, conn) = (Rc::clone(&worker), Rc::clone(&conn));
         async move {
-            let response = pipeline::handle(worker, conn, request.map(ClientBody::Http2)).await?;
+            let response = pipeline::handle(worker, Rc::clone(&conn), request.map(ClientBody::Http2)).await?;
+            if exchange >= most {
+                conn.retire();
+            }
             Ok(response.map(|body| body.holding(busy)))
         }
     })
@@ -101,23 +120,10 @@ impl Drop for Busy {
     }
 }
 
-/// A connection that ended in an error without ever having carried a request is recorded; later errors are the exchanges' own.
-fn note_end(worker: &Rc<Worker>, conn: &Rc<Conn>, error: &hyper::Error, served: u64) {
-    let reason = if error.is_parse_too_large() {
-        "head_too_large"
-    } else if error.is_parse() {
-        "bad_request"
-    } else if conn.activity.is_in_head() && is_timeout(error) {
-        "request_head_timeout"
-    } else {
-        return;
-    };
-    tracing::debug!(served, "connection ended: {error}");
-    let record = connection_record(Arc::clone(&conn.info), None, reason, error.to_string());
-    worker.shared.recorder.record_connection(record);
-}
-
-fn is_timeout(error: &hyper::Error) -> bool {
-    let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
-    io.is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut)
+/// A connection that was ended for what its client did on it.
+fn note_closed(worker: &Rc<Worker>, conn: &Rc<Conn>, reason: Reason, summary: &str) {
+    let sni = conn.info.tls.as_ref().and_then(|tls| tls.sni.as_deref());
+    let site = sni.and_then(|sni| worker.snapshot().hosts.find(sni).map(|site| Arc::clone(&site.name)));
+    let record = connection_record(Arc::clone(&conn.info), site, reason.as_str(), summary.to_owned());
+    worker.shared.recorder.record_closed(reason.as_str(), record);
 }

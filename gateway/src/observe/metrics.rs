@@ -23,6 +23,7 @@ use cells::Shards;
 pub struct Metrics {
     shards: Shards,
     outside: Mutex<Outside>,
+    accept_failures: AtomicU64,
     dropped_lines: AtomicU64,
     dropped_spans: AtomicU64,
 }
@@ -50,6 +51,21 @@ impl Metrics {
             DecidedBy::Policy(_) => "policy_denied",
         };
         self.shards.lost_connection(reason);
+    }
+
+    /// Counts a connection that was refused without a line of its own.
+    pub fn refused_connection(&self, reason: &'static str) {
+        self.shards.lost_connection(reason);
+    }
+
+    /// Counts a connection that the gateway ended for what its client did on it.
+    pub fn closed_connection(&self, reason: &'static str) {
+        self.shards.closed_connection(reason);
+    }
+
+    /// Counts an attempt to accept that failed for want of file descriptors or memory.
+    pub fn accept_failed(&self) {
+        self.accept_failures.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a connection as accepted, and as active until the guard is dropped.
@@ -132,6 +148,8 @@ impl Metrics {
         let mut text = render::Text::default();
         self.shards.render(&mut text);
         self.outside(|outside| outside.render(&mut text));
+        text.family("weir_accept_failures_total", "counter", "Attempts to accept that failed for want of descriptors or memory.");
+        text.sample("weir_accept_failures_total", &[], self.accept_failures.load(Ordering::Relaxed));
         text.family("weir_telemetry_dropped_total", "counter", "Log lines and spans given up rather than waited for.");
         for (signal, name) in [(Signal::Log, "log"), (Signal::Span, "span")] {
             text.sample("weir_telemetry_dropped_total", &[("signal", name)], self.dropped_total(signal));

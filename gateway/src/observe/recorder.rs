@@ -114,6 +114,14 @@ impl Recorder {
         }
     }
 
+    /// Takes a connection that carried requests, perhaps, and that the gateway ended for what its client did.
+    pub fn record_closed(&self, reason: &'static str, record: ConnectionRecord) {
+        self.shared.metrics.closed_connection(reason);
+        if self.shared.wants().lines() {
+            self.send(Message::Connection(Box::new(record)));
+        }
+    }
+
     /// The ids of a new exchange: the trusted caller's trace and decision, else a new trace sampled as configured. Without a collector
     /// no new trace is sampled.
     #[must_use]

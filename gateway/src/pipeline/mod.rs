@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderValue, Method, Request, Response, Uri, Version};
 use thiserror::Error;
 use weir_plugins::Phase;
 
@@ -21,6 +21,7 @@ use crate::conn::ClientIp;
 use crate::failure::Failure;
 use crate::finish::{Finish, InFlight};
 use crate::http::body::{ClientBody, RequestBody, ResponseBody};
+use crate::http::pace::{BodyFault, BodyLimits};
 use crate::http::upgrade::Tunnel;
 use crate::http::{forwarded, guard, hop, respond};
 use crate::http1::server::Refused;
@@ -57,6 +58,9 @@ pub async fn handle(worker: Rc<Worker>, conn: Rc<Conn>, request: Request<ClientB
     let is_http1 = parts.version < Version::HTTP_2;
     let decided = exchange(&worker, &conn, &snapshot, &mut flight, &mut parts, body).await;
     let closing = worker.is_draining() || decided.as_ref().is_err_and(Failure::closes_connection);
+    if !is_http1 && matches!(decided, Err(Failure::Head(_))) {
+        conn.retire();
+    }
     let mut response = match decided {
         Ok(Answer::Relayed(response)) => response,
         Ok(Answer::Reply(reply)) => {
@@ -105,6 +109,11 @@ pub const fn head_limits(limits: &Limits) -> guard::Limits {
     guard::Limits { head_bytes: limits.head_bytes, target_bytes: limits.uri_bytes, fields: limits.fields }
 }
 
+/// The configured limits of a request body.
+const fn body_limits(limits: &Limits) -> BodyLimits {
+    BodyLimits { idle: limits.body_idle, rate: limits.body_rate, bytes: limits.body_bytes }
+}
+
 /// The steps of an exchange.
 async fn exchange(
     worker: &Rc<Worker>,
@@ -114,7 +123,7 @@ async fn exchange(
     parts: &mut Parts,
     body: ClientBody,
 ) -> Result<Answer, Failure> {
-    let Some(finish) = flight.0.as_deref_mut() else { return Err(Failure::ClientBody) };
+    let Some(finish) = flight.0.as_deref_mut() else { return Err(Failure::ClientBody(BodyFault::Failed)) };
     let limits = &snapshot.config.limits;
     let tls = conn.info.tls.is_some();
 
@@ -130,7 +139,10 @@ async fn exchange(
     forward_headers(conn, snapshot, parts, &host, upgrading, finish);
 
     // Policies on the connection, the head and the first bytes of the body.
-    let mut body = RequestBody::new(body, Arc::clone(&finish.bytes_in), limits.body_idle);
+    let mut body = RequestBody::new(body, Arc::clone(&finish.bytes_in), body_limits(limits));
+    if body.is_too_large() {
+        return Err(Failure::ClientBody(BodyFault::TooLarge));
+    }
     let mut upstream_host = host;
     if !site.chain.policies().is_empty()
         && let Some(reply) = policies::request(conn, snapshot, &site, finish, parts, &mut upstream_host, &mut body).await?
@@ -254,7 +266,7 @@ async fn relay(
     answered: Answered,
     upgrading: bool,
 ) -> Result<Answer, Failure> {
-    let Some(finish) = flight.0.as_deref_mut() else { return Err(Failure::ClientBody) };
+    let Some(finish) = flight.0.as_deref_mut() else { return Err(Failure::ClientBody(BodyFault::Failed)) };
     let Answered { response, server, idle: kept_for } = answered;
     let (mut head, incoming) = response.into_parts();
     let switching = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
@@ -272,10 +284,10 @@ async fn relay(
     if transforms {
         head.headers.remove(CONTENT_LENGTH);
     }
-    let Some(mut finish) = flight.0.take() else { return Err(Failure::ClientBody) };
+    let Some(mut finish) = flight.0.take() else { return Err(Failure::ClientBody(BodyFault::Failed)) };
     let idle = site.group.as_ref().map_or(snapshot.config.limits.body_idle, |group| group.timeouts.first_byte);
     let body = if switching {
-        let Some(upstream) = incoming.into_connection() else { return Err(Failure::ClientBody) };
+        let Some(upstream) = incoming.into_connection() else { return Err(Failure::ClientBody(BodyFault::Failed)) };
         ResponseBody::tunnel(Box::new(Tunnel { upstream, idle: snapshot.config.limits.tunnel_idle, finish }))
     } else if transforms {
         let transform = transform::Transform::new(incoming, Arc::clone(site), finish.exchange.take());

@@ -11,7 +11,8 @@ use weir_plugins::{ConnectionFacts, Exchange, Phase, Reply, ResponseHead, Verdic
 
 use crate::failure::Failure;
 use crate::finish::Finish;
-use crate::http::body::{BodyError, RequestBody};
+use crate::http::body::RequestBody;
+use crate::http::pace::BodyFault;
 use crate::listen::conn::Conn;
 use crate::runtime::snapshot::{Site, Snapshot};
 
@@ -70,17 +71,11 @@ async fn ask(
         }
     }
     if chain.wants(Phase::RequestBody) && !body.is_end_stream() {
-        let (window, complete) = body.window(chain.request_window()).await.map_err(|error| client_body(&error))?;
+        let (window, complete) =
+            body.window(chain.request_window()).await.map_err(|error| Failure::ClientBody(BodyFault::of(&error)))?;
         return Ok(chain.request_body(&mut finish.exchange, &window, complete).await);
     }
     Ok(Verdict::Continue)
-}
-
-fn client_body(error: &BodyError) -> Failure {
-    match error {
-        BodyError::Stalled(_) => Failure::ClientBodyStalled,
-        BodyError::Broken(_) | BodyError::Cut(_) | BodyError::Malformed(_) | BodyError::Policy(_) => Failure::ClientBody,
-    }
 }
 
 /// Writes the policies' edits back to the request. A later phase that wants to read the request keeps a copy of its headers.

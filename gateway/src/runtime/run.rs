@@ -25,6 +25,7 @@ use super::wishes::Wishes;
 use super::worker::{Handle, Shared};
 use crate::admin;
 use crate::config::{self, AccessLog, Config, Errors, Telemetry};
+use crate::listen::addresses::Addresses;
 use crate::observe::{Metrics, Output, Recorder, Settings};
 use crate::tls::tickets::TicketKey;
 
@@ -146,6 +147,7 @@ impl Prepared {
             host: builder.host(),
             connections: Arc::default(),
             max_connections: AtomicUsize::new(max_connections),
+            addresses: Addresses::default(),
             refused: AtomicU64::new(0),
             tunnels: Arc::default(),
             leaving: AtomicBool::new(false),

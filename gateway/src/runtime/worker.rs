@@ -17,7 +17,8 @@ use weir_plugins::Host;
 use super::drain::{self, Orders};
 use super::snapshot::Snapshot;
 use crate::conn::ClientIp;
-use crate::listen::accept::{Listening, Stop, accept};
+use crate::listen::accept::{Listening, Sometimes, Stop, accept};
+use crate::listen::addresses::Addresses;
 use crate::observe::Recorder;
 use crate::upstream::pool::Pool;
 
@@ -34,6 +35,8 @@ pub struct Shared {
     pub connections: Arc<AtomicUsize>,
     /// How many there may be.
     pub max_connections: AtomicUsize,
+    /// Client connections by address.
+    pub addresses: Addresses,
     /// Connections refused because there were too many.
     pub refused: AtomicU64,
     /// Which of them are tunnels.
@@ -51,6 +54,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// Idle upstream connections.
     pub pool: Pool,
+    /// When it is time for a line on connections that were refused.
+    pub refusals: Sometimes,
     orders: watch::Receiver<Orders>,
     /// Connections told so far to close when they are idle.
     told: Cell<u32>,
@@ -233,7 +238,8 @@ impl Handle {
 
 async fn work(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>) {
     let (told, orders) = watch::channel(Orders::default());
-    let worker = Rc::new(Worker { shared, pool: Pool::default(), orders, told: Cell::new(0) });
+    let worker = Worker { shared, pool: Pool::default(), refusals: Sometimes::default(), orders, told: Cell::new(0) };
+    let worker = Rc::new(worker);
     // By the number of their arrival.
     let mut accepting: Vec<Option<Accepting>> = Vec::new();
     let mut sweep = tokio::time::interval(SWEEP_EVERY);

@@ -15,7 +15,8 @@ use super::health::Standing;
 use super::server::Server;
 use http_body::Body as _;
 
-use crate::http::body::{BodyError, RequestBody, UpstreamBody};
+use crate::http::body::{RequestBody, UpstreamBody};
+use crate::http::pace::BodyFault;
 use crate::http::replay;
 use crate::http1::client::{self, Connection, Unanswered};
 
@@ -32,10 +33,8 @@ pub enum AttemptError {
     FirstByteTimeout,
     /// The server went down while the request waited for its response head.
     ServerDown,
-    /// The client's body broke off while it was being sent.
-    ClientBody,
-    /// The client's body stalled while it was being sent.
-    ClientBodyStalled,
+    /// The client's body failed while it was being sent.
+    ClientBody(BodyFault),
 }
 
 impl AttemptError {
@@ -48,8 +47,7 @@ impl AttemptError {
             Self::Connect(ConnectError::Refused | ConnectError::Tls | ConnectError::Certificate)
             | Self::Reset
             | Self::BadResponse => StatusCode::BAD_GATEWAY,
-            Self::ClientBody => StatusCode::BAD_REQUEST,
-            Self::ClientBodyStalled => StatusCode::REQUEST_TIMEOUT,
+            Self::ClientBody(fault) => fault.status(),
         }
     }
 
@@ -67,8 +65,7 @@ impl AttemptError {
             Self::BadResponse => "upstream_bad_response",
             Self::FirstByteTimeout => "upstream_timeout",
             Self::ServerDown => "upstream_went_down",
-            Self::ClientBody => "client_body_failed",
-            Self::ClientBodyStalled => "client_body_stalled",
+            Self::ClientBody(fault) => fault.reason(),
         }
     }
 
@@ -82,7 +79,7 @@ impl AttemptError {
             Self::BadResponse => ("head", "malformed"),
             Self::FirstByteTimeout => ("head", "timeout"),
             Self::ServerDown => ("head", "went_down"),
-            Self::ClientBody | Self::ClientBodyStalled => ("send", "client_body"),
+            Self::ClientBody(_) => ("send", "client_body"),
         }
     }
 }
@@ -183,8 +180,7 @@ async fn over_http1(
         client::Error::BadResponse => AttemptError::BadResponse,
         client::Error::Timeout => AttemptError::FirstByteTimeout,
         client::Error::Lost => AttemptError::ServerDown,
-        client::Error::ClientBody => AttemptError::ClientBody,
-        client::Error::ClientBodyStalled => AttemptError::ClientBodyStalled,
+        client::Error::ClientBody(fault) => AttemptError::ClientBody(fault),
     };
     if !matches!(error, AttemptError::Reset | AttemptError::ServerDown) {
         return Err(Failed { error, fate: Fate::Final });
@@ -320,9 +316,8 @@ impl Failed {
         let (kind, fate) = if error.is_parse() || error.is_parse_too_large() {
             (AttemptError::BadResponse, Fate::Final)
         } else if error.is_user() {
-            let body = error.source().and_then(|source| source.downcast_ref::<BodyError>());
-            let stalled = matches!(body, Some(BodyError::Stalled(_)));
-            (if stalled { AttemptError::ClientBodyStalled } else { AttemptError::ClientBody }, Fate::Final)
+            let fault = error.source().and_then(|source| source.downcast_ref());
+            (AttemptError::ClientBody(fault.map_or(BodyFault::Failed, BodyFault::of)), Fate::Final)
         } else if is_refused(&error) {
             (AttemptError::Reset, Fate::Refused)
         } else {

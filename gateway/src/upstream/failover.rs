@@ -135,8 +135,7 @@ fn note(
 
 const fn failure(error: AttemptError) -> Failure {
     match error {
-        AttemptError::ClientBody => Failure::ClientBody,
-        AttemptError::ClientBodyStalled => Failure::ClientBodyStalled,
+        AttemptError::ClientBody(fault) => Failure::ClientBody(fault),
         error => Failure::Attempt(error),
     }
 }

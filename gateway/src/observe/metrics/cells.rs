@@ -20,6 +20,7 @@ pub(super) struct Shards {
     pub(super) policies: Shared<PolicyCells>,
     pub(super) upstreams: Shared<UpstreamCells>,
     pub(super) refusals: Shared<Cell>,
+    pub(super) closures: Shared<Cell>,
     pub(super) active: Mutex<Vec<Arc<ActiveCells>>>,
 }
 
@@ -32,6 +33,7 @@ impl Default for Shards {
             policies: Shared::default(),
             upstreams: Shared::default(),
             refusals: Shared::default(),
+            closures: Shared::default(),
             active: Mutex::default(),
         }
     }
@@ -63,6 +65,10 @@ impl Shards {
             let known = local.refusals.0.len() < MAX_REASONS || local.refusals.0.contains_key(reason);
             local.refusals.with(&self.refusals, if known { reason } else { "other" }, |cell| cell.add(1));
         });
+    }
+
+    pub(super) fn closed_connection(&self, reason: &'static str) {
+        self.local(|local| local.closures.with(&self.closures, reason, |cell| cell.add(1)));
     }
 
     pub(super) fn connection(&self) -> Active {
@@ -100,6 +106,7 @@ struct Local {
     policies: Named<PolicyCells>,
     upstreams: Named<UpstreamCells>,
     refusals: Named<Cell>,
+    closures: Named<Cell>,
     active: Arc<ActiveCells>,
 }
 

@@ -26,6 +26,10 @@ impl Shards {
         for (reason, cell) in &summed(&self.refusals, |sum: &Cell, cell: &Cell| sum.add(cell.get())) {
             text.sample("weir_connections_refused_total", &[("reason", reason)], cell.get());
         }
+        text.family("weir_connections_closed_total", "counter", "Connections ended for what their client did, by reason.");
+        for (reason, cell) in &summed(&self.closures, |sum: &Cell, cell: &Cell| sum.add(cell.get())) {
+            text.sample("weir_connections_closed_total", &[("reason", reason)], cell.get());
+        }
     }
 
     fn active(&self, text: &mut Text) {
