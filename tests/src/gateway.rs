@@ -179,7 +179,7 @@ impl Gateway {
     #[must_use]
     pub fn admin(&self, line: &str) -> Answer {
         let path = self.admin.as_deref().unwrap_or_else(|| panic!("no admin socket:\n{}", self.stderr()));
-        ask_socket(path, line).unwrap_or_else(|error| panic!("no answer of the admin API to {line}: {error}"))
+        ask_admin(path, line).unwrap_or_else(|error| panic!("no answer of the admin API to {line}: {error}"))
     }
 
     /// `GET /v1/plugins`: the entries of one plugin.
@@ -324,7 +324,11 @@ impl Drop for Gateway {
     }
 }
 
-fn ask_socket(path: &Path, line: &str) -> std::io::Result<Answer> {
+/// Asks an admin API on a socket, such as `GET /v1/plugins`.
+///
+/// # Errors
+/// There is none, or its answer does not come.
+pub fn ask_admin(path: &Path, line: &str) -> std::io::Result<Answer> {
     let stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(LONG))?;
     let mut wire = Wire::new(Box::new(stream));

@@ -80,6 +80,21 @@ impl Authority {
         Pair { cert: certificate.pem(), key: key.serialize_pem(), der: certificate.der().clone() }
     }
 
+    /// A client that believes certificates of this authority only.
+    ///
+    /// # Errors
+    /// The TLS library's.
+    pub fn client_config(&self) -> io::Result<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).map_err(io::Error::other)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        Ok(ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .with_root_certificates(roots)
+            .with_no_client_auth())
+    }
+
     /// A connection with this server name; certificates of this authority only are believed.
     ///
     /// # Errors
@@ -102,14 +117,7 @@ impl Authority {
     /// # Errors
     /// TLS cannot be set up.
     pub fn client(&self, alpn: &[&[u8]]) -> io::Result<Client> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.clone()).map_err(io::Error::other)?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let mut config = self.client_config()?;
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(Client(Arc::new(config)))
     }

@@ -47,7 +47,7 @@ fn nginx_around(directory: &Path, server: &str) -> String {
 worker_processes 1;
 pid {directory}/pid;
 error_log {directory}/error.log;
-events {{ worker_connections 8192; }}
+events {{ worker_connections 16384; }}
 http {{
 access_log off;
 keepalive_requests 1000000000;
@@ -69,7 +69,8 @@ pub(crate) fn haproxy(ground: &Ground, origin: SocketAddr, plain: SocketAddr, tl
     format!(
         "global
  nbthread 1
- maxconn 8192
+ maxconn 10240
+ no strict-limits
 defaults
  mode http
  timeout client 60s

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use weir_tests::process::ProcessError;
+
 /// A failure that keeps a figure from being measured.
 #[derive(Debug)]
 pub(crate) enum Error {
@@ -13,12 +15,8 @@ pub(crate) enum Error {
     File { path: PathBuf, source: io::Error },
     /// The system refuses a port or a thread.
     System { what: &'static str, source: io::Error },
-    /// A program cannot be started.
-    Start { program: String, source: io::Error },
-    /// A program ended, or never listened; the end of what it wrote.
-    NotReady { program: String, said: String },
-    /// A process is gone whose CPU time is wanted.
-    Gone { program: String },
+    /// A program does not run.
+    Process(ProcessError),
     /// The load generator failed.
     Load { target: String, reason: String },
     /// The certificate made here is not one.
@@ -31,9 +29,7 @@ impl fmt::Display for Error {
             Self::Missing { path, hint } => write!(f, "{} is missing: {hint}", path.display()),
             Self::File { path, source } => write!(f, "{}: {source}", path.display()),
             Self::System { what, source } => write!(f, "{what}: {source}"),
-            Self::Start { program, source } => write!(f, "{program} cannot be started: {source}"),
-            Self::NotReady { program, said } => write!(f, "{program} ended or does not listen; it said:\n{said}"),
-            Self::Gone { program } => write!(f, "{program} is gone"),
+            Self::Process(source) => source.fmt(f),
             Self::Load { target, reason } => write!(f, "{target}: {reason}"),
             Self::Certificate { reason } => write!(f, "the certificate made for this run: {reason}"),
         }
@@ -43,10 +39,15 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::File { source, .. } | Self::System { source, .. } | Self::Start { source, .. } => Some(source),
-            Self::Missing { .. } | Self::NotReady { .. } | Self::Gone { .. } | Self::Load { .. } | Self::Certificate { .. } => {
-                None
-            }
+            Self::File { source, .. } | Self::System { source, .. } => Some(source),
+            Self::Process(source) => Some(source),
+            Self::Missing { .. } | Self::Load { .. } | Self::Certificate { .. } => None,
         }
+    }
+}
+
+impl From<ProcessError> for Error {
+    fn from(error: ProcessError) -> Self {
+        Self::Process(error)
     }
 }

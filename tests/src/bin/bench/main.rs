@@ -7,7 +7,8 @@
 //! | to read | see |
 //! |---|---|
 //! | which figures there are | `figures` |
-//! | how a row is measured | `measure`, `process` |
+//! | how a row is measured | `measure`, `weir_tests::process` |
+//! | memory per connection, many sites | `idle`, `sites`, `sheet` |
 //! | what asks and what answers | `load`, `wrk`, `built_in`, `origin` |
 //! | what each proxy is told | `proxies`, `configs` |
 
@@ -15,14 +16,16 @@ mod built_in;
 mod configs;
 mod error;
 mod figures;
+mod idle;
 mod load;
 mod measure;
 mod notes;
 mod options;
 mod origin;
-mod process;
 mod proxies;
 mod report;
+mod sheet;
+mod sites;
 mod tools;
 mod wrk;
 
@@ -67,17 +70,30 @@ fn bench(options: &Options, notes: &mut Notes) -> Result<(), Error> {
     let tools = Tools::find(notes);
     let ground = Ground::prepare()?;
     let origin = Origin::start(&ground, tools.nginx.as_deref())?;
-    let proxies = proxies::start_all(&ground, origin.address(), &tools, notes);
-    let generator = Generator::new(&ground, tools.wrk)?;
+    let generator = Generator::new(&ground, tools.wrk.clone())?;
 
+    let mut sheets = Vec::new();
+    if options.parts.memory {
+        sheets.push(idle::measure(&ground, origin.address(), &tools, &generator, options, notes));
+    }
+    if options.parts.sites {
+        sheets.push(sites::measure(&ground, origin.address(), &tools, options, notes));
+    }
+    let figures =
+        if options.parts.cpu { figures::all(&rows(&ground, &origin, &tools, &generator, options, notes)) } else { Vec::new() };
+    report::print(options, &figures, &sheets, &generator, &origin, notes);
+    Ok(())
+}
+
+fn rows(ground: &Ground, origin: &Origin, tools: &Tools, generator: &Generator, options: &Options, notes: &mut Notes) -> Rows {
+    let proxies = proxies::start_all(ground, origin.address(), tools, notes);
     let mut rows = Rows::default();
     for traffic in Traffic::ALL {
         let driven: Vec<&Proxy> = proxies.iter().filter(|proxy| proxy.address(traffic).is_some()).collect();
-        rows.extend(measure::interleaved(traffic, &driven, &generator, options, notes));
+        rows.extend(measure::interleaved(traffic, &driven, generator, options, notes));
     }
     note_refusals(&rows, notes);
-    report::print(options, &figures::all(&rows), &generator, &origin, notes);
-    Ok(())
+    rows
 }
 
 fn note_refusals(rows: &[Row], notes: &mut Notes) {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use weir_tests::process::ProcessError;
+
 use crate::error::Error;
 use crate::load::{Generator, Sample, Target, Traffic};
 use crate::notes::{self, Notes};
@@ -74,9 +76,22 @@ fn warm_up(proxy: &Proxy, traffic: Traffic, generator: &Generator) -> Result<(),
 }
 
 fn round(proxy: &Proxy, traffic: Traffic, generator: &Generator, seconds: u32) -> Result<Row, Error> {
+    timed(proxy, traffic, seconds, |target| generator.drive(target, seconds))
+}
+
+/// One round with any load.
+///
+/// # Errors
+/// The load's, or there was no answer.
+pub(crate) fn timed(
+    proxy: &Proxy,
+    traffic: Traffic,
+    seconds: u32,
+    drive: impl FnOnce(&Target) -> Result<Sample, Error>,
+) -> Result<Row, Error> {
     let target = target(proxy, traffic)?;
     let before = proxy.process.usage()?;
-    let sample = generator.drive(&target, seconds)?;
+    let sample = drive(&target)?;
     let after = proxy.process.usage()?;
     if sample.requests == 0 {
         let reason = format!("no request was answered in {seconds} s; {} connections broke", sample.errors);
@@ -93,8 +108,13 @@ fn round(proxy: &Proxy, traffic: Traffic, generator: &Generator, seconds: u32) -
     })
 }
 
-fn target(proxy: &Proxy, traffic: Traffic) -> Result<Target, Error> {
-    let address = proxy.address(traffic).ok_or_else(|| Error::Gone { program: format!("the listener of {}", proxy.name) })?;
+/// Whom to ask.
+///
+/// # Errors
+/// It has no listener for this traffic.
+pub(crate) fn target(proxy: &Proxy, traffic: Traffic) -> Result<Target, Error> {
+    let address =
+        proxy.address(traffic).ok_or_else(|| ProcessError::Gone { program: format!("the listener of {}", proxy.name) })?;
     Ok(Target { name: proxy.name, address, traffic })
 }
 
@@ -103,7 +123,7 @@ fn per_request(cpu: Duration, requests: u64) -> f64 {
 }
 
 /// The round in the middle by CPU time; of two, the dearer.
-fn median(mut rounds: Vec<Row>) -> Option<Row> {
+pub(crate) fn median(mut rounds: Vec<Row>) -> Option<Row> {
     rounds.sort_by(|one, other| one.cpu_us.total_cmp(&other.cpu_us));
     let middle = rounds.get(rounds.len() / 2)?;
     let refused = rounds.iter().map(|row| row.refused).sum();

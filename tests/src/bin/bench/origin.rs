@@ -5,10 +5,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
+use weir_tests::process::Process;
+
 use crate::configs;
 use crate::error::Error;
 use crate::load::ANSWER;
-use crate::process::Process;
 use crate::proxies::{Ground, free_address};
 
 /// A running origin.

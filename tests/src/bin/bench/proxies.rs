@@ -1,18 +1,18 @@
 //! The proxies under measurement.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use weir_tests::process::Process;
 use weir_tests::tls::{Authority, Kind};
-use weir_tests::{Scratch, geo};
+use weir_tests::{Scratch, geo, sockets};
 
 use crate::configs::{self, Weir};
 use crate::error::Error;
 use crate::load::{HOST, Traffic};
 use crate::notes::Notes;
-use crate::process::Process;
 use crate::tools::{Tools, plugin_file};
 
 /// nginx, which ratios are taken to.
@@ -66,7 +66,8 @@ pub(crate) struct Proxy {
     pub(crate) name: &'static str,
     /// What is measured.
     pub(crate) process: Process,
-    plain: SocketAddr,
+    /// Its plain listener.
+    pub(crate) plain: SocketAddr,
     tls: Option<SocketAddr>,
 }
 
@@ -130,11 +131,14 @@ fn gateways(ground: &Ground, origin: SocketAddr, notes: &mut Notes) -> Vec<Resul
 /// # Errors
 /// The system has none.
 pub(crate) fn free_address() -> Result<SocketAddr, Error> {
-    let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    address.map_err(|source| Error::System { what: "no free port", source })
+    sockets::free_address().map_err(|source| Error::System { what: "no free port", source })
 }
 
-fn nginx(ground: &Ground, origin: SocketAddr, program: &Path) -> Result<Proxy, Error> {
+/// nginx with one worker.
+///
+/// # Errors
+/// It does not start.
+pub(crate) fn nginx(ground: &Ground, origin: SocketAddr, program: &Path) -> Result<Proxy, Error> {
     let (plain, tls) = (free_address()?, free_address()?);
     let config = ground.scratch.write("nginx/nginx.conf", configs::nginx(ground, origin, plain, tls));
     let mut command = Command::new(program);
@@ -142,7 +146,11 @@ fn nginx(ground: &Ground, origin: SocketAddr, program: &Path) -> Result<Proxy, E
     start(ground, NGINX, command, plain, Some(tls))
 }
 
-fn haproxy(ground: &Ground, origin: SocketAddr, program: &Path) -> Result<Proxy, Error> {
+/// HAProxy with one thread.
+///
+/// # Errors
+/// It does not start.
+pub(crate) fn haproxy(ground: &Ground, origin: SocketAddr, program: &Path) -> Result<Proxy, Error> {
     let (plain, tls) = (free_address()?, free_address()?);
     let config = ground.scratch.write("haproxy/haproxy.cfg", configs::haproxy(ground, origin, plain, tls));
     let mut command = Command::new(program);
@@ -150,11 +158,19 @@ fn haproxy(ground: &Ground, origin: SocketAddr, program: &Path) -> Result<Proxy,
     start(ground, HAPROXY, command, plain, Some(tls))
 }
 
-fn weir(ground: &Ground, origin: SocketAddr) -> Result<Proxy, Error> {
+/// The gateway with one worker and no policies.
+///
+/// # Errors
+/// It does not start.
+pub(crate) fn weir(ground: &Ground, origin: SocketAddr) -> Result<Proxy, Error> {
     start_weir(ground, origin, WEIR, &[], &[], true)
 }
 
-fn weir_with_four(ground: &Ground, origin: SocketAddr) -> Result<Proxy, Error> {
+/// The gateway with the four policies.
+///
+/// # Errors
+/// It does not start, or a policy is not built.
+pub(crate) fn weir_with_four(ground: &Ground, origin: SocketAddr) -> Result<Proxy, Error> {
     let plugins = POLICIES.map(|name| plugin_file("WEIR_POLICIES", "policies", name));
     if let Some(path) = plugins.iter().find(|file| !file.is_file()) {
         return Err(Error::Missing { path: path.clone(), hint: "run `make policies`" });
@@ -186,7 +202,11 @@ fn start_weir(
     start(ground, name, command, plain, tls)
 }
 
-fn start(
+/// Starts a proxy and waits for its listeners.
+///
+/// # Errors
+/// It does not start.
+pub(crate) fn start(
     ground: &Ground,
     name: &'static str,
     command: Command,
@@ -198,7 +218,9 @@ fn start(
     Ok(Proxy { name, process, plain, tls })
 }
 
-fn directory_of(ground: &Ground, name: &str) -> PathBuf {
+/// Where the files of one proxy are.
+#[must_use]
+pub(crate) fn directory_of(ground: &Ground, name: &str) -> PathBuf {
     ground.scratch.path().join(name.replace(' ', "-"))
 }
 

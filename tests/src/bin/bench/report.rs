@@ -8,20 +8,32 @@ use crate::measure::Row;
 use crate::notes::{self, Notes};
 use crate::options::Options;
 use crate::origin::Origin;
+use crate::sheet::{self, Outcome, Sheet};
 
 /// Prints it.
-pub(crate) fn print(options: &Options, figures: &[Figure], generator: &Generator, origin: &Origin, notes: &Notes) {
+pub(crate) fn print(
+    options: &Options,
+    figures: &[Figure],
+    sheets: &[Sheet],
+    generator: &Generator,
+    origin: &Origin,
+    notes: &Notes,
+) {
     if options.json {
         let run = json!({
             "rounds": options.rounds, "seconds": options.seconds, "connections": CONNECTIONS,
             "load": generator.name(), "origin": origin.name(), "skipped": notes.skipped, "failed": notes.failed,
             "figures": figures.iter().map(figure_json).collect::<Vec<_>>(),
+            "sheets": sheets.iter().map(sheet_json).collect::<Vec<_>>(),
         });
         notes::print(&format!("{run:#}"));
         return;
     }
     for figure in figures {
         notes::print(&table(figure));
+    }
+    for sheet in sheets {
+        notes::print(&sheet::table(sheet));
     }
     let Options { rounds, seconds, .. } = options;
     let (load, origin) = (generator.name(), origin.name());
@@ -32,7 +44,10 @@ pub(crate) fn print(options: &Options, figures: &[Figure], generator: &Generator
         notes::print(&format!("SKIPPED: {why}"));
     }
     for figure in figures {
-        notes::print(&line(figure));
+        notes::print(&sheet::line(&outcome(figure)));
+    }
+    for outcome in sheets.iter().flat_map(|sheet| &sheet.outcomes) {
+        notes::print(&sheet::line(outcome));
     }
 }
 
@@ -60,15 +75,16 @@ fn table(figure: &Figure) -> String {
     text
 }
 
-/// `P1 1.23 x nginx (goal <= 0.95)`
-fn line(figure: &Figure) -> String {
-    let goal = figure.goal.map_or_else(|| "no goal".to_owned(), |goal| format!("goal <= {goal}"));
-    let value = match figure.value {
-        Some(value) if value.abs() >= 100.0 => format!("{value:.0} {}", figure.unit),
-        Some(value) => format!("{value:.2} {}", figure.unit),
-        None => "not measured".to_owned(),
-    };
-    format!("{} {value} ({goal})", figure.id)
+const fn outcome(figure: &Figure) -> Outcome {
+    Outcome { id: figure.id, value: figure.value, unit: figure.unit, goal: figure.goal }
+}
+
+fn sheet_json(sheet: &Sheet) -> Value {
+    let outcome = |outcome: &Outcome| json!({ "value": outcome.value, "unit": outcome.unit, "goal": outcome.goal });
+    json!({
+        "id": sheet.id, "title": sheet.title, "columns": sheet.columns, "rows": sheet.rows,
+        "outcomes": sheet.outcomes.iter().map(outcome).collect::<Vec<_>>(),
+    })
 }
 
 fn figure_json(figure: &Figure) -> Value {
@@ -105,13 +121,6 @@ mod tests {
             |proxy, cpu_us| Row { proxy, traffic: Traffic::Resumed, cpu_us, sample, memory: 20_000_000, refused: 0, errors: 0 };
         let rows = vec![row("nginx", 10.0), row("weir", 12.5)];
         Figure { id: "P1", title: "t", rows, nginx_us: Some(10.0), value, unit: "x nginx", goal }
-    }
-
-    #[test]
-    fn a_line_says_the_figure_and_its_goal() {
-        assert_eq!(line(&figure(Some(1.234), Some(0.95))), "P1 1.23 x nginx (goal <= 0.95)");
-        assert_eq!(line(&figure(Some(312.4), Some(250.0))), "P1 312 x nginx (goal <= 250)");
-        assert_eq!(line(&figure(None, None)), "P1 not measured (no goal)");
     }
 
     #[test]

@@ -7,12 +7,15 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use weir_tests::Scratch;
+use weir_tests::process::ProcessError;
 
 use crate::error::Error;
 use crate::load::{CONNECTIONS, HEADERS, HOST, Sample, TARGET, Target};
 
 /// How much longer than asked for it may run.
 const GRACE: Duration = Duration::from_secs(15);
+/// From one site to the next: a prime, so that all come in turn and neighbours do not follow each other.
+const STRIDE: usize = 7919;
 
 /// The program, and the script that tells it the headers.
 #[derive(Debug)]
@@ -31,6 +34,29 @@ impl Wrk {
         Self { program, script: scratch.write("request.lua", script) }
     }
 
+    /// Asks for as many hosts in turn, not in order: `site0.bench.test` and so on.
+    pub(crate) fn for_sites(program: PathBuf, scratch: &Scratch, count: usize) -> Self {
+        let mut script = String::new();
+        for (name, value) in HEADERS {
+            let _ = writeln!(script, "wrk.headers[\"{name}\"] = \"{value}\"");
+        }
+        let _ = writeln!(
+            script,
+            "local requests, number = {{}}, 0
+init = function(args)
+  for site = 0, {count} - 1 do
+    wrk.headers[\"Host\"] = string.format(\"site%d.bench.test\", site)
+    requests[site] = wrk.format(\"GET\", \"{TARGET}\")
+  end
+end
+request = function()
+  number = (number + {STRIDE}) % {count}
+  return requests[number]
+end"
+        );
+        Self { program, script: scratch.write(&format!("sites{count}.lua"), script) }
+    }
+
     /// One run with one thread.
     ///
     /// # Errors
@@ -42,7 +68,7 @@ impl Wrk {
     }
 
     fn run(&self, target: &Target, seconds: u32) -> Result<String, Error> {
-        let failed = |source| Error::Start { program: "wrk".to_owned(), source };
+        let failed = |source| Error::from(ProcessError::Start { program: "wrk".to_owned(), source });
         let scheme = if target.traffic.is_tls() { "https" } else { "http" };
         let mut child = Command::new(&self.program)
             .args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s"), "--latency", "-s"])

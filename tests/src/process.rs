@@ -1,12 +1,14 @@
-//! Processes under measurement: their start, their CPU time and memory, their end.
+//! Processes under measurement: their start, their CPU time, memory and descriptors, their end.
 
+use std::fmt;
 use std::fs::{self, File};
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::error::Error;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a start may take: four policies are compiled.
 const START: Duration = Duration::from_secs(60);
@@ -18,9 +20,42 @@ const LOG_TAIL: usize = 2000;
 /// The unit of `/proc/PID/stat`: `USER_HZ`, which Linux fixes at 100 per second on every architecture that Rust builds for.
 const TICK: Duration = Duration::from_millis(10);
 
+/// Why a process does not run.
+#[derive(Debug)]
+pub enum ProcessError {
+    /// The file for its standard error cannot be made.
+    Log { path: PathBuf, source: io::Error },
+    /// The program cannot be started.
+    Start { program: String, source: io::Error },
+    /// It ended, or never listened; the end of what it wrote.
+    NotReady { program: String, said: String },
+    /// It is gone.
+    Gone { program: String },
+}
+
+impl fmt::Display for ProcessError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Log { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::Start { program, source } => write!(f, "{program} cannot be started: {source}"),
+            Self::NotReady { program, said } => write!(f, "{program} ended or does not listen; it said:\n{said}"),
+            Self::Gone { program } => write!(f, "{program} is gone"),
+        }
+    }
+}
+
+impl std::error::Error for ProcessError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Log { source, .. } | Self::Start { source, .. } => Some(source),
+            Self::NotReady { .. } | Self::Gone { .. } => None,
+        }
+    }
+}
+
 /// A running program, ended with its children by their ids when dropped.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
@@ -28,11 +63,13 @@ pub(crate) struct Process {
 
 /// What a process and its children have used.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Usage {
+pub struct Usage {
     /// User and system time since the start.
-    pub(crate) cpu: Duration,
+    pub cpu: Duration,
     /// Resident memory now, in bytes; pages that processes share count for each.
-    pub(crate) memory: u64,
+    pub memory: u64,
+    /// Open file descriptors.
+    pub descriptors: usize,
 }
 
 impl Process {
@@ -40,10 +77,10 @@ impl Process {
     ///
     /// # Errors
     /// It cannot be started, ends, or does not listen within a minute.
-    pub(crate) fn start(name: &str, mut command: Command, log: PathBuf, addresses: &[SocketAddr]) -> Result<Self, Error> {
-        let file = File::create(&log).map_err(|source| Error::File { path: log.clone(), source })?;
+    pub fn start(name: &str, mut command: Command, log: PathBuf, addresses: &[SocketAddr]) -> Result<Self, ProcessError> {
+        let file = File::create(&log).map_err(|source| ProcessError::Log { path: log.clone(), source })?;
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn();
-        let child = child.map_err(|source| Error::Start { program: name.to_owned(), source })?;
+        let child = child.map_err(|source| ProcessError::Start { program: name.to_owned(), source })?;
         let mut process = Self { name: name.to_owned(), child, log };
         for address in addresses {
             process.wait_for(*address)?;
@@ -51,46 +88,70 @@ impl Process {
         Ok(process)
     }
 
-    fn wait_for(&mut self, address: SocketAddr) -> Result<(), Error> {
+    fn wait_for(&mut self, address: SocketAddr) -> Result<(), ProcessError> {
         let started = Instant::now();
         while TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_err() {
             let ended = self.child.try_wait().is_ok_and(|status| status.is_some());
             if ended || started.elapsed() > START {
-                return Err(Error::NotReady { program: self.name.clone(), said: self.said() });
+                return Err(ProcessError::NotReady { program: self.name.clone(), said: self.said() });
             }
             std::thread::sleep(POLL);
         }
         Ok(())
     }
 
-    fn said(&self) -> String {
+    /// What it and its children have used so far.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn usage(&self) -> Result<Usage, ProcessError> {
+        usage_of(self.child.id()).ok_or_else(|| ProcessError::Gone { program: self.name.clone() })
+    }
+
+    /// The end of what it wrote to standard error.
+    #[must_use]
+    pub fn said(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let from = log.ceil_char_boundary(log.len().saturating_sub(LOG_TAIL));
         log.get(from..).unwrap_or_default().to_owned()
     }
 
-    /// What it and its children have used so far.
-    ///
-    /// # Errors
-    /// It is gone.
-    pub(crate) fn usage(&self) -> Result<Usage, Error> {
-        let tree = tree(self.child.id());
-        if tree.is_empty() {
-            return Err(Error::Gone { program: self.name.clone() });
-        }
-        let ticks: u32 = tree.iter().map(|process| process.ticks).sum();
-        Ok(Usage { cpu: TICK * ticks, memory: tree.iter().map(|process| resident(process.id)).sum() })
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Sends it a signal, not its children.
+    pub fn signal(&self, signal: Signal) {
+        send(signal, self.child.id());
+    }
+
+    /// Ends it at once, as a crash does, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        // The only error is that somebody waited already.
+        drop(self.child.wait());
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let ids: Vec<String> = tree(self.child.id()).iter().map(|process| process.id.to_string()).collect();
-        signal("TERM", &[self.child.id().to_string()]);
+        let ids: Vec<u32> = tree(self.child.id()).iter().map(|process| process.id).collect();
+        if self.ended().is_some() {
+            return;
+        }
+        // Asked first: nginx's workers outlive a master that was killed.
+        self.signal(Signal::TERM);
         let started = Instant::now();
-        while self.child.try_wait().is_ok_and(|status| status.is_none()) {
+        while self.ended().is_none() {
             if started.elapsed() > END {
-                signal("KILL", &ids);
+                ids.iter().for_each(|id| send(Signal::KILL, *id));
                 drop(self.child.wait());
                 return;
             }
@@ -99,14 +160,26 @@ impl Drop for Process {
     }
 }
 
-/// The standard library can only kill, and nginx must be asked: its workers outlive a master that was killed.
-fn signal(name: &str, ids: &[String]) {
-    if ids.is_empty() {
-        return;
+/// Sends a signal to one process. One that is gone needs none.
+pub fn send(signal: Signal, id: u32) {
+    if let Some(id) = i32::try_from(id).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(id, signal);
     }
-    let kill = format!("kill -{name} {}", ids.join(" "));
-    // Whether it worked is seen by waiting for the end.
-    drop(Command::new("sh").args(["-c", &kill]).stderr(Stdio::null()).status());
+}
+
+/// What a process, which need not be a child, and its children use; nothing when it is gone.
+#[must_use]
+pub fn usage_of(id: u32) -> Option<Usage> {
+    let tree = tree(id);
+    if tree.is_empty() {
+        return None;
+    }
+    let ticks: u32 = tree.iter().map(|process| process.ticks).sum();
+    Some(Usage {
+        cpu: TICK * ticks,
+        memory: tree.iter().map(|process| resident(process.id)).sum(),
+        descriptors: tree.iter().map(|process| descriptors(process.id)).sum(),
+    })
 }
 
 /// One process as `/proc/PID/stat` has it.
@@ -148,6 +221,10 @@ fn resident(id: u32) -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
+fn descriptors(id: u32) -> usize {
+    fs::read_dir(format!("/proc/{id}/fd")).map_or(0, Iterator::count)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,9 +251,9 @@ mod tests {
     fn a_process_is_measured_and_ends_with_its_children() {
         let mut command = Command::new("sh");
         command.args(["-c", "sleep 60 & echo started >&2; wait"]);
-        let scratch = weir_tests::Scratch::new();
+        let scratch = crate::Scratch::new();
         let process = Process::start("sleeper", command, scratch.path().join("log"), &[]).unwrap();
-        weir_tests::eventually(weir_tests::LONG, "two processes", || tree(process.child.id()).len() == 2);
+        crate::eventually(crate::LONG, "two processes", || tree(process.child.id()).len() == 2);
         assert!(process.usage().unwrap().memory > 0);
         let id = process.child.id();
         drop(process);
@@ -187,7 +264,7 @@ mod tests {
     fn a_program_that_ends_says_why() {
         let mut command = Command::new("sh");
         command.args(["-c", "echo no such file >&2; exit 3"]);
-        let scratch = weir_tests::Scratch::new();
+        let scratch = crate::Scratch::new();
         // No port of the system's choice: one of those may be given to another test in the meantime.
         let closed = SocketAddr::from(([127, 0, 0, 1], 9));
         let error = Process::start("broken", command, scratch.path().join("log"), &[closed]).unwrap_err();
