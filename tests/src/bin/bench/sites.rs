@@ -128,11 +128,12 @@ fn reload(admin: &Path) -> Result<(), Error> {
 /// CPU per request, few and many sites in turn.
 fn look_ups(ground: &Ground, origin: SocketAddr, wrk: &Path, options: &Options, costs: &mut [Cost]) -> Result<(), Error> {
     let mut driven: Vec<(Proxy, Wrk, Vec<Row>)> = Vec::new();
+    let most = costs.iter().map(|cost| cost.sites).max().unwrap_or(1);
     for cost in costs.iter() {
         let (directory, address) = (directory(ground, cost.sites, false), proxies::free_address()?);
         let config = write(ground, &directory, &Sites { address, origin, count: cost.sites, own_upstreams: false });
         let proxy = start(ground, &config, address)?;
-        let wrk = Wrk::for_sites(wrk.to_owned(), &ground.scratch, cost.sites);
+        let wrk = Wrk::for_sites(wrk.to_owned(), &ground.scratch, cost.sites, most);
         wrk.drive(&measure::target(&proxy, Traffic::Plain)?, 1)?;
         driven.push((proxy, wrk, Vec::new()));
     }

@@ -34,8 +34,9 @@ impl Wrk {
         Self { program, script: scratch.write("request.lua", script) }
     }
 
-    /// Asks for as many hosts in turn, not in order: `site0.bench.test` and so on.
-    pub(crate) fn for_sites(program: PathBuf, scratch: &Scratch, count: usize) -> Self {
+    /// Asks for as many hosts in turn, not in order: `site0.bench.test` and so on. It holds `requests` of them whatever the count, so that
+    /// its own work, and with it how many requests reach the gateway at once, stays the same.
+    pub(crate) fn for_sites(program: PathBuf, scratch: &Scratch, count: usize, requests: usize) -> Self {
         let mut script = String::new();
         for (name, value) in HEADERS {
             let _ = writeln!(script, "wrk.headers[\"{name}\"] = \"{value}\"");
@@ -44,13 +45,13 @@ impl Wrk {
             script,
             "local requests, number = {{}}, 0
 init = function(args)
-  for site = 0, {count} - 1 do
-    wrk.headers[\"Host\"] = string.format(\"site%d.bench.test\", site)
-    requests[site] = wrk.format(\"GET\", \"{TARGET}\")
+  for request = 0, {requests} - 1 do
+    wrk.headers[\"Host\"] = string.format(\"site%d.bench.test\", request % {count})
+    requests[request] = wrk.format(\"GET\", \"{TARGET}\")
   end
 end
 request = function()
-  number = (number + {STRIDE}) % {count}
+  number = (number + {STRIDE}) % {requests}
   return requests[number]
 end"
         );
