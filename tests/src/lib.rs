@@ -6,9 +6,13 @@
 //! | run the gateway | [`Gateway`], [`Setup`] |
 //! | stand behind it | [`Upstream`], [`recording`], [`Hostile`], [`BlackHole`] |
 //! | talk to it | [`Request`], [`Connection`], [`h2`], [`tool`] |
+//! | stand behind it | [`Upstream`]; misbehaving, [`chaos`] |
+//! | talk to it | [`Request`], [`Connection`], [`tool`]; at a fixed rate, [`open_loop`] |
 //! | make its files | [`tls`], [`geo`], [`wasm`], [`Scratch`] |
+//! | measure and end a process | [`process`] |
 //! | wait | [`eventually`] |
 
+pub mod chaos;
 pub mod client;
 pub mod collector;
 pub mod gateway;
@@ -18,9 +22,11 @@ pub mod h2;
 pub mod hostile;
 pub mod load;
 pub mod recording;
+pub mod open_loop;
 pub mod process;
 mod scratch;
 pub mod setup;
+pub mod slope;
 pub mod sockets;
 pub mod tls;
 pub mod tool;

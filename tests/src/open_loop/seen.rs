@@ -1,0 +1,144 @@
+//! What clients saw, and what it adds up to.
+
+use std::time::Duration;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// With a whole answer.
+    Status(u16),
+    /// Without a connection.
+    NotConnected,
+    /// Without a whole answer.
+    Broken {
+        /// The connection had carried a request before.
+        reused: bool,
+    },
+    /// With the answer to another request.
+    Mixed,
+}
+
+/// One request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its place in the plan, from 0.
+    pub number: u64,
+    /// Its id.
+    pub id: u64,
+    /// POST, not GET.
+    pub is_post: bool,
+    /// When it should have begun, after the start.
+    pub offset: Duration,
+    /// From then to its end.
+    pub latency: Duration,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+impl Seen {
+    /// No whole answer, or one of a server that failed.
+    #[must_use]
+    pub const fn is_lost(&self) -> bool {
+        !matches!(self.outcome, Outcome::Status(..500))
+    }
+}
+
+/// What many requests saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Requests.
+    pub requests: usize,
+    /// GETs without a whole answer, or with a status of 500 or more.
+    pub lost_gets: usize,
+    /// The same of POSTs.
+    pub lost_posts: usize,
+    /// Half took no longer.
+    pub p50: Duration,
+    /// 99 of 100 took no longer.
+    pub p99: Duration,
+    /// The slowest.
+    pub max: Duration,
+}
+
+impl Summary {
+    /// Adds them up.
+    #[must_use]
+    pub fn of<'a>(seen: impl IntoIterator<Item = &'a Seen>) -> Self {
+        let mut all = Self::default();
+        let mut latencies = Vec::new();
+        for one in seen {
+            all.requests += 1;
+            latencies.push(one.latency);
+            if one.is_lost() {
+                let lost = if one.is_post { &mut all.lost_posts } else { &mut all.lost_gets };
+                *lost += 1;
+            }
+        }
+        latencies.sort_unstable();
+        all.p50 = percentile(&latencies, 50);
+        all.p99 = percentile(&latencies, 99);
+        all.max = latencies.last().copied().unwrap_or_default();
+        all
+    }
+
+    /// Lost requests.
+    #[must_use]
+    pub const fn lost(&self) -> usize {
+        self.lost_gets + self.lost_posts
+    }
+}
+
+/// The smallest value that so many percent of the sorted values do not exceed (nearest rank); zero of nothing.
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(number: u64, millis: u64, is_post: bool, outcome: Outcome) -> Seen {
+        Seen { number, id: number, is_post, offset: Duration::ZERO, latency: Duration::from_millis(millis), outcome }
+    }
+
+    #[test]
+    fn percentiles_are_of_the_nearest_rank() {
+        let values: Vec<Duration> = (1..=200).map(Duration::from_millis).collect();
+        assert_eq!(percentile(&values, 50), Duration::from_millis(100));
+        assert_eq!(percentile(&values, 99), Duration::from_millis(198));
+        assert_eq!(percentile(&values[..1], 99), Duration::from_millis(1));
+        assert_eq!(percentile(&[], 99), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_has_no_good_answer_is_lost() {
+        let cases = [
+            (Outcome::Status(200), false),
+            (Outcome::Status(404), false),
+            (Outcome::Status(499), false),
+            (Outcome::Status(500), true),
+            (Outcome::Status(503), true),
+            (Outcome::NotConnected, true),
+            (Outcome::Broken { reused: true }, true),
+            (Outcome::Mixed, true),
+        ];
+        for (outcome, lost) in cases {
+            assert_eq!(seen(0, 1, false, outcome).is_lost(), lost, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn gets_and_posts_are_told_apart() {
+        let all = [
+            seen(0, 1, false, Outcome::Status(200)),
+            seen(1, 9, false, Outcome::Status(502)),
+            seen(2, 3, true, Outcome::NotConnected),
+            seen(3, 2, true, Outcome::Mixed),
+        ];
+        let summary = Summary::of(&all);
+        assert_eq!((summary.requests, summary.lost_gets, summary.lost_posts, summary.lost()), (4, 1, 2, 3));
+        assert_eq!((summary.p50, summary.max), (Duration::from_millis(2), Duration::from_millis(9)));
+        assert_eq!(Summary::of(&[]), Summary::default());
+    }
+}
