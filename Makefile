@@ -15,7 +15,7 @@ HOST      = $(shell rustc -vV | sed -n 's/^host: //p')
 COVERAGE  := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
 
-.PHONY: help demo test lint build policies guests bench fuzz clean toolchain
+.PHONY: help demo test lint build policies guests bench chaos soak fuzz clean toolchain
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -45,7 +45,13 @@ guests: toolchain ## target/guests/*.wasm: the plugins that tests use
 	@for name in $(GUESTS); do cp $(OUT)/guest_$$(echo $$name | tr - _).wasm target/guests/$$name.wasm; done
 
 bench: build guests ## CPU per request beside nginx and HAProxy, when they are installed
-	$(CARGO) run --release -p weir-tests --bin bench
+	$(CARGO) run --release -p weir-tests --bin bench -- $(BENCH)
+
+chaos: build ## Kill, black-hole, reload and upgrade under load beside nginx and HAProxy, when they are installed
+	$(CARGO) run --release -p weir-tests --bin chaos -- $(CHAOS)
+
+soak: build guests ## Ten minutes (SOAK_SECONDS) of reloads, swaps, dying upstreams and rude clients: memory and descriptors stay flat
+	$(CARGO) run --release -p weir-tests --bin chaos -- soak
 
 fuzz: ## Whatever reads bytes from the network, given any bytes, for FUZZ_SECONDS in all (600)
 	@mkdir -p $(FUZZ_DIR)

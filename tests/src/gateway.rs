@@ -235,6 +235,12 @@ impl Gateway {
         self.directory.path().join("weir.toml")
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Resident memory in bytes.
     ///
     /// # Panics

@@ -4,10 +4,8 @@
 //! | to | see |
 //! |---|---|
 //! | run the gateway | [`Gateway`], [`Setup`] |
-//! | stand behind it | [`Upstream`], [`recording`], [`Hostile`], [`BlackHole`] |
-//! | talk to it | [`Request`], [`Connection`], [`h2`], [`tool`] |
-//! | stand behind it | [`Upstream`]; misbehaving, [`chaos`] |
-//! | talk to it | [`Request`], [`Connection`], [`tool`]; at a fixed rate, [`open_loop`] |
+//! | stand behind it | [`Upstream`], [`recording`], [`Hostile`], [`BlackHole`]; as a process that can be killed, [`chaos`] |
+//! | talk to it | [`Request`], [`Connection`], [`h2`], [`tool`]; at a fixed rate, [`open_loop`] |
 //! | make its files | [`tls`], [`geo`], [`wasm`], [`Scratch`] |
 //! | measure and end a process | [`process`] |
 //! | wait | [`eventually`] |

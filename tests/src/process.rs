@@ -167,6 +167,13 @@ pub fn send(signal: Signal, id: u32) {
     }
 }
 
+/// Whether a process, which need not be a child, is there and not dead. One that nobody has waited for is dead.
+#[must_use]
+pub fn runs(id: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
 /// What a process, which need not be a child, and its children use; nothing when it is gone.
 #[must_use]
 pub fn usage_of(id: u32) -> Option<Usage> {

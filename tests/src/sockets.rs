@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, listen, socket, sockopt};
@@ -47,6 +48,14 @@ pub fn reset(stream: TcpStream) -> io::Result<()> {
     sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
     drop(stream);
     Ok(())
+}
+
+/// A loopback address that no other upstream has, of this process or another: the port of one that is stopped stays free for it.
+#[must_use]
+pub fn own_address() -> Ipv4Addr {
+    static COUNT: AtomicU8 = AtomicU8::new(0);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 64 | high >> 2, low, COUNT.fetch_add(1, Ordering::Relaxed).clamp(1, 254))
 }
 
 /// An address of the loopback whose port was free a moment ago.

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
+use crate::sockets;
 use crate::wait::LONG;
 use crate::wire::{Framing, Head, Wire};
 
@@ -143,7 +144,7 @@ impl Upstream {
             accepted: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         };
-        let listener = TcpListener::bind((own_address(), 0)).or_else(|_| TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = TcpListener::bind((sockets::own_address(), 0)).or_else(|_| TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let mut upstream = Self { address, state: Arc::new(state), acceptor: None };
         upstream.serve(listener);
@@ -273,13 +274,6 @@ impl State {
         }
         Ok(())
     }
-}
-
-/// A loopback address that no other upstream has, of this process or another: the port of one that is stopped stays free for it.
-fn own_address() -> Ipv4Addr {
-    static COUNT: AtomicU8 = AtomicU8::new(0);
-    let [.., high, low] = std::process::id().to_be_bytes();
-    Ipv4Addr::new(127, 64 | high >> 2, low, COUNT.fetch_add(1, Ordering::Relaxed).clamp(1, 254))
 }
 
 fn receive(wire: &mut Wire, head: Head) -> io::Result<Received> {

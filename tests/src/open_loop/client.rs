@@ -1,6 +1,7 @@
 //! One client: a connection it keeps, one request at a time.
 
-use std::io::{self, Read as _, Write as _};
+use std::io;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,6 @@ use rustls::{ClientConnection, StreamOwned};
 
 use super::{Outcome, Plan};
 use crate::chaos::ID;
-use crate::wire::Duplex;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -21,7 +21,13 @@ const BODY: &str = "an order that must be carried out once";
 
 pub(super) struct Client<'a> {
     plan: &'a Plan,
-    open: Option<Box<dyn Duplex>>,
+    open: Option<Wire>,
+}
+
+/// A connection, plain or not.
+enum Wire {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 impl<'a> Client<'a> {
@@ -29,8 +35,8 @@ impl<'a> Client<'a> {
         Self { plan, open: None }
     }
 
-    /// Asks once. Nothing is asked again, not even over a connection that the server closed meanwhile: that would hide what a server
-    /// does to its clients.
+    /// Asks once. A connection that the server has closed is not used again, as with every client; but nothing is asked a second time,
+    /// not even when the server closes just as the request is sent: that would hide what it does to its clients.
     pub(super) fn ask(&mut self, is_post: bool, id: u64) -> Outcome {
         let host = &self.plan.host;
         let request = if is_post {
@@ -38,12 +44,10 @@ impl<'a> Client<'a> {
         } else {
             format!("GET /things?id={id} HTTP/1.1\r\nhost: {host}\r\n{ID}: {id}\r\n\r\n")
         };
-        let reused = self.open.is_some();
-        let mut wire = match self.open.take().map_or_else(|| self.connect(), Ok) {
-            Ok(wire) => wire,
-            Err(_) => return Outcome::NotConnected,
-        };
-        match exchange(&mut *wire, &request) {
+        let kept = self.open.take().and_then(Wire::still_open);
+        let reused = kept.is_some();
+        let Ok(mut wire) = kept.map_or_else(|| self.connect(), Ok) else { return Outcome::NotConnected };
+        match exchange(&mut wire, &request) {
             Ok(answer) => {
                 // An answer to another request would be the worst of all.
                 if (200..300).contains(&answer.status) && answer.id != id.to_string() {
@@ -58,15 +62,54 @@ impl<'a> Client<'a> {
         }
     }
 
-    fn connect(&self) -> io::Result<Box<dyn Duplex>> {
+    fn connect(&self) -> io::Result<Wire> {
         let tcp = TcpStream::connect_timeout(&self.plan.address, CONNECT)?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(self.plan.patience))?;
         tcp.set_write_timeout(Some(self.plan.patience))?;
-        let Some(config) = &self.plan.tls else { return Ok(Box::new(tcp)) };
+        let Some(config) = &self.plan.tls else { return Ok(Wire::Plain(tcp)) };
         let name = ServerName::try_from(self.plan.host.clone()).map_err(io::Error::other)?;
         let tls = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
-        Ok(Box::new(StreamOwned::new(tls, tcp)))
+        Ok(Wire::Tls(Box::new(StreamOwned::new(tls, tcp))))
+    }
+}
+
+impl Wire {
+    /// Itself, unless the server has ended it or said something nobody asked for.
+    fn still_open(mut self) -> Option<Self> {
+        self.tcp().set_nonblocking(true).ok()?;
+        let open = match &mut self {
+            Self::Plain(tcp) => tcp.peek(&mut [0; 1]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock),
+            Self::Tls(stream) => match stream.conn.read_tls(&mut stream.sock) {
+                // A session ticket, perhaps, or the end.
+                Ok(1..) => stream.conn.process_new_packets().is_ok_and(|state| !state.peer_has_closed()),
+                Ok(0) => false,
+                Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+            },
+        };
+        self.tcp().set_nonblocking(false).ok()?;
+        open.then_some(self)
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(stream) => &stream.sock,
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(tcp) => tcp.write_all(bytes),
+            Self::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
+        }
+    }
+
+    fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(tcp) => tcp.read(piece),
+            Self::Tls(stream) => stream.read(piece),
+        }
     }
 }
 
@@ -77,9 +120,8 @@ struct Answer {
     closes: bool,
 }
 
-fn exchange(wire: &mut dyn Duplex, request: &str) -> io::Result<Answer> {
-    wire.write_all(request.as_bytes())?;
-    wire.flush()?;
+fn exchange(wire: &mut Wire, request: &str) -> io::Result<Answer> {
+    wire.send(request.as_bytes())?;
     let mut buffer = Vec::with_capacity(PIECE);
     loop {
         if let Some((answer, end)) = parse(&buffer)? {
@@ -111,7 +153,7 @@ fn parse(buffer: &[u8]) -> io::Result<Option<(Answer, usize)>> {
     Ok(Some((Answer { status, id: field(ID).unwrap_or_default().to_owned(), closes }, end + 4 + length)))
 }
 
-fn more(wire: &mut dyn Duplex, buffer: &mut Vec<u8>) -> io::Result<()> {
+fn more(wire: &mut Wire, buffer: &mut Vec<u8>) -> io::Result<()> {
     let mut piece = [0; PIECE];
     let count = wire.read(&mut piece)?;
     if count == 0 {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 
 use client::Client;
-pub use seen::{Outcome, Seen, Summary};
+pub use seen::{Outcome, Seen, Summary, causes};
 
 /// Stack of a client's thread, in bytes.
 const STACK: usize = 256 * 1024;
@@ -91,7 +91,7 @@ impl OpenLoop {
     #[must_use]
     pub fn start(plan: Plan) -> Self {
         // Time for the threads to be there.
-        let started = Instant::now() + Duration::from_millis(50);
+        let started = Instant::now() + Duration::from_millis(300);
         let (stop, next) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let plan = Arc::new(plan);
         let clients = (0..plan.clients)

@@ -88,6 +88,27 @@ impl Summary {
     }
 }
 
+/// How lost requests ended, the most frequent first, such as `502 x3, broken x1`; empty when none was lost.
+#[must_use]
+pub fn causes<'a>(seen: impl IntoIterator<Item = &'a Seen>) -> String {
+    let mut counts: Vec<(String, usize)> = Vec::new();
+    for one in seen.into_iter().filter(|one| one.is_lost()) {
+        let cause = match one.outcome {
+            Outcome::Status(status) => status.to_string(),
+            Outcome::NotConnected => "not connected".to_owned(),
+            Outcome::Broken { reused: true } => "broken on a kept connection".to_owned(),
+            Outcome::Broken { reused: false } => "broken on a new connection".to_owned(),
+            Outcome::Mixed => "another's answer".to_owned(),
+        };
+        match counts.iter_mut().find(|(own, _)| *own == cause) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((cause, 1)),
+        }
+    }
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    counts.iter().map(|(cause, count)| format!("{cause} x{count}")).collect::<Vec<_>>().join(", ")
+}
+
 /// The smallest value that so many percent of the sorted values do not exceed (nearest rank); zero of nothing.
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100);
@@ -140,5 +161,6 @@ mod tests {
         assert_eq!((summary.requests, summary.lost_gets, summary.lost_posts, summary.lost()), (4, 1, 2, 3));
         assert_eq!((summary.p50, summary.max), (Duration::from_millis(2), Duration::from_millis(9)));
         assert_eq!(Summary::of(&[]), Summary::default());
+        assert_eq!(causes(&all), "502 x1, not connected x1, another's answer x1");
     }
 }
