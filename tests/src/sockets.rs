@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketType, bind, connect, listen, socket, sockopt};
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
 
 /// Connections from one address of the loopback: few enough for any cap per client.
 const PER_SOURCE: usize = 64;
@@ -26,18 +26,6 @@ pub fn connect_from(source: Ipv4Addr, server: SocketAddr) -> io::Result<TcpStrea
     bind(&open, &SocketAddrV4::new(source, 0))?;
     connect(&open, &server)?;
     Ok(TcpStream::from(open))
-}
-
-/// A listener with this backlog.
-///
-/// # Errors
-/// The system's.
-pub fn listen_with(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
-    let open = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    sockopt::set_socket_reuseaddr(&open, true)?;
-    bind(&open, &address)?;
-    listen(&open, backlog)?;
-    Ok(TcpListener::from(open))
 }
 
 /// Ends the connection with a reset instead of an orderly end.
@@ -80,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_connection_comes_from_its_source() {
-        let listener = listen_with("127.0.0.1:0".parse().unwrap(), 8).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = connect_from(source(70), listener.local_addr().unwrap()).unwrap();
         assert_eq!(client.local_addr().unwrap().ip(), Ipv4Addr::new(127, 1, 0, 2));
         assert_eq!(listener.accept().unwrap().1.ip(), Ipv4Addr::new(127, 1, 0, 2));

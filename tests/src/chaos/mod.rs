@@ -5,17 +5,14 @@
 //! | say what goes wrong, and how often | [`Fault`], [`Behaviour`] |
 //! | run one within this process | [`ChaosUpstream`] |
 //! | know what was executed, after a `kill -9` too | [`Journal`], [`executed`] |
-//! | never be connected to | [`BlackHole`] |
 //!
 //! As a process of its own, which can be killed: `chaos upstream --listen ADDRESS --journal FILE --fault reset-after-head/10`.
 
-mod black_hole;
 mod exchange;
 mod fault;
 mod journal;
 mod server;
 
-pub use black_hole::BlackHole;
 pub use fault::{Behaviour, Fault};
 pub use journal::{Entry, Executed, Journal, executed};
 pub use server::{ChaosUpstream, HEALTH, STATISTICS};

@@ -41,7 +41,17 @@ impl Seen {
     pub const fn is_lost(&self) -> bool {
         !matches!(self.outcome, Outcome::Status(..500))
     }
+
+    /// Whether it was under way at one of these times after the start, such as when a server was killed.
+    #[must_use]
+    pub fn was_under_way(&self, times: &[Duration]) -> bool {
+        let (from, to) = (self.offset.saturating_sub(BLUR), self.offset + self.latency + BLUR);
+        times.iter().any(|time| (from..=to).contains(time))
+    }
 }
+
+/// How exactly a time is known: a kill takes effect some time after it was asked for.
+const BLUR: Duration = Duration::from_millis(100);
 
 /// What many requests saw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -147,6 +157,13 @@ mod tests {
         for (outcome, lost) in cases {
             assert_eq!(seen(0, 1, false, outcome).is_lost(), lost, "{outcome:?}");
         }
+    }
+
+    #[test]
+    fn a_request_is_under_way_from_its_start_to_its_end() {
+        let request = Seen { offset: Duration::from_secs(10), ..seen(0, 500, true, Outcome::Status(502)) };
+        let under_way = |millis| request.was_under_way(&[Duration::from_secs(3), Duration::from_millis(millis)]);
+        assert_eq!([9_800, 9_950, 10_300, 10_550, 10_700].map(under_way), [false, true, true, true, false]);
     }
 
     #[test]

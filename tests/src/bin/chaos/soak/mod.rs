@@ -54,13 +54,13 @@ pub(crate) fn run(length: Duration) -> Result<bool, Error> {
     let sessions = Sessions::start(gateway.plain());
     let stop = Arc::new(AtomicBool::new(false));
     let actors = actors::start(&Gates { gateway: Arc::clone(&gateway), stop: Arc::clone(&stop) });
-    let samples = sample_and_flap(&gateway, &mut primary, length)?;
+    let (samples, kills) = sample_and_flap(&gateway, &mut primary, &plain, length)?;
     stop.store(true, Ordering::SeqCst);
     let counts: Vec<Count> = actors.into_iter().filter_map(|actor| actor.join().ok()).collect();
     let seen: Vec<Seen> = [plain.stop(), tls.stop()].concat();
     let held = sessions.finish();
 
-    let mut checks = verdict::requests(&seen, &executed(&[primary.journal(), secondary.journal()]));
+    let mut checks = verdict::requests(&seen, &kills, &executed(&[primary.journal(), secondary.journal()]));
     checks.extend(verdict::growth(&samples, length));
     checks.extend(counts.iter().map(verdict::actor));
     checks.push(at_rest(&gateway, at_first));
@@ -82,9 +82,14 @@ fn gateway(authority: &Authority, primary: &Server, secondary: &Server) -> Gatew
         .start()
 }
 
-/// Looks at the gateway every second, and kills the primary now and then.
-fn sample_and_flap(gateway: &Gateway, primary: &mut Server, length: Duration) -> Result<Vec<Sample>, Error> {
-    let (started, mut samples, mut down) = (Instant::now(), Vec::new(), false);
+/// Looks at the gateway every second, and kills the primary now and then; answers when that was on the clock of the load.
+fn sample_and_flap(
+    gateway: &Gateway,
+    primary: &mut Server,
+    load: &OpenLoop,
+    length: Duration,
+) -> Result<(Vec<Sample>, Vec<Duration>), Error> {
+    let (started, mut samples, mut kills, mut down) = (Instant::now(), Vec::new(), Vec::new(), false);
     while started.elapsed() < length {
         std::thread::sleep(SAMPLE);
         let second = started.elapsed().as_secs();
@@ -94,13 +99,19 @@ fn sample_and_flap(gateway: &Gateway, primary: &mut Server, length: Duration) ->
         }
         // Fifteen seconds up, three down.
         match (second % 18 >= 15, down) {
-            (true, false) => primary.kill(),
+            (true, false) => {
+                primary.kill();
+                kills.push(load.elapsed());
+            }
             (false, true) => primary.begin()?,
             _ => continue,
         }
         down = !down;
     }
-    if down { primary.begin().map(|()| samples) } else { Ok(samples) }
+    if down {
+        primary.begin()?;
+    }
+    Ok((samples, kills))
 }
 
 /// Nobody asks any more: whatever is still open was forgotten.
