@@ -42,15 +42,16 @@ impl Seen {
         !matches!(self.outcome, Outcome::Status(..500))
     }
 
-    /// Whether it was under way at one of these times after the start, such as when a server was killed.
+    /// Whether it was under way during one of these events: the times after the start before which it had not begun and after which it
+    /// was over, such as around the kill of a server.
     #[must_use]
-    pub fn was_under_way(&self, times: &[Duration]) -> bool {
+    pub fn was_under_way(&self, events: &[(Duration, Duration)]) -> bool {
         let (from, to) = (self.offset.saturating_sub(BLUR), self.offset + self.latency + BLUR);
-        times.iter().any(|time| (from..=to).contains(time))
+        events.iter().any(|(before, after)| from <= *after && *before <= to)
     }
 }
 
-/// How exactly a time is known: a kill takes effect some time after it was asked for.
+/// How exactly times are known: whoever looks at the clock may have to wait for a processor first.
 const BLUR: Duration = Duration::from_millis(100);
 
 /// What many requests saw.
@@ -162,8 +163,11 @@ mod tests {
     #[test]
     fn a_request_is_under_way_from_its_start_to_its_end() {
         let request = Seen { offset: Duration::from_secs(10), ..seen(0, 500, true, Outcome::Status(502)) };
-        let under_way = |millis| request.was_under_way(&[Duration::from_secs(3), Duration::from_millis(millis)]);
-        assert_eq!([9_800, 9_950, 10_300, 10_550, 10_700].map(under_way), [false, true, true, true, false]);
+        let under_way = |millis| {
+            let (zero, before) = (Duration::ZERO, Duration::from_millis(millis));
+            request.was_under_way(&[(zero, zero), (before, before + Duration::from_millis(50))])
+        };
+        assert_eq!([9_800, 9_900, 10_300, 10_550, 10_700].map(under_way), [false, true, true, true, false]);
     }
 
     #[test]

@@ -58,8 +58,9 @@ pub(crate) fn f1(stage: &mut Stage, options: &Options) -> Result<Vec<Value>, Err
             break;
         }
         std::thread::sleep(SERVES);
+        let before = load.elapsed();
         stage.primary.kill();
-        killed.push(load.elapsed());
+        killed.push((before, load.elapsed()));
         std::thread::sleep(DEAD);
         stage.primary.begin()?;
     }

@@ -20,11 +20,13 @@ use crate::failover::DELAY;
 use crate::sessions::Sessions;
 use crate::stage::Server;
 use actors::{Count, Gates};
-use verdict::{Check, Sample};
+use verdict::{Check, Event, Sample};
 
 /// Requests per second, plain and over TLS; h2load comes on top.
 const PLAIN: u32 = 150;
 const TLS: u32 = 50;
+/// The decision log, beside `weir.toml`.
+const LOG: &str = "decisions.jsonl";
 /// Ids of the second load.
 const TLS_IDS: u64 = 1 << 40;
 /// From sample to sample.
@@ -65,6 +67,8 @@ pub(crate) fn run(length: Duration) -> Result<bool, Error> {
     checks.extend(counts.iter().map(verdict::actor));
     checks.push(at_rest(&gateway, at_first));
     crate::say_lost(&seen);
+    let log = std::fs::read_to_string(gateway.directory().path().join(LOG)).unwrap_or_default();
+    verdict::reasons(&log).iter().for_each(|reason| crate::say(&format!("  {reason}")));
     crate::print(&format!("soak of {} s: {held:?}", length.as_secs()));
     checks.iter().for_each(|check| crate::print(&check.line()));
     Ok(checks.iter().all(|check| check.good))
@@ -75,7 +79,7 @@ fn gateway(authority: &Authority, primary: &Server, secondary: &Server) -> Gatew
     Setup::before_servers(&[(&primary, 0), (&secondary, 1)])
         .upstream(&format!("health = {{ path = \"{}\", every = \"500ms\" }}", weir_tests::chaos::HEALTH))
         .upstream("timeouts = { first_byte = \"60s\" }")
-        .telemetry("access_log = \"decisions.jsonl\"")
+        .telemetry(&format!("access_log = \"{LOG}\""))
         .replace(weir_tests::client::HOST, HOST)
         .certificate(&authority.issue(Key::Ecdsa, &[HOST]))
         .guest("noop", "")
@@ -88,7 +92,7 @@ fn sample_and_flap(
     primary: &mut Server,
     load: &OpenLoop,
     length: Duration,
-) -> Result<(Vec<Sample>, Vec<Duration>), Error> {
+) -> Result<(Vec<Sample>, Vec<Event>), Error> {
     let (started, mut samples, mut kills, mut down) = (Instant::now(), Vec::new(), Vec::new(), false);
     while started.elapsed() < length {
         std::thread::sleep(SAMPLE);
@@ -100,8 +104,9 @@ fn sample_and_flap(
         // Fifteen seconds up, three down.
         match (second % 18 >= 15, down) {
             (true, false) => {
+                let before = load.elapsed();
                 primary.kill();
-                kills.push(load.elapsed());
+                kills.push((before, load.elapsed()));
             }
             (false, true) => primary.begin()?,
             _ => continue,

@@ -1,7 +1,9 @@
 //! Whether what was seen is well.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde_json::Value;
 use weir_tests::chaos::Executed;
 use weir_tests::open_loop::{Seen, Summary};
 use weir_tests::slope::slope;
@@ -18,6 +20,9 @@ const MEMORY: f64 = 0.03;
 const DESCRIPTORS: f64 = 8.0;
 /// Standard errors of the slope that are taken for scatter.
 const SCATTER: f64 = 3.0;
+
+/// From just before to just after, on the clock of the load.
+pub(super) type Event = (Duration, Duration);
 
 /// The gateway at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +51,7 @@ impl Check {
 }
 
 /// Requests lost and executed twice.
-pub(super) fn requests(seen: &[Seen], kills: &[Duration], executed: &Executed) -> Vec<Check> {
+pub(super) fn requests(seen: &[Seen], kills: &[Event], executed: &Executed) -> Vec<Check> {
     let summary = Summary::of(seen);
     let lost_posts = seen.iter().filter(|one| one.is_post && one.is_lost());
     let without_reason = lost_posts.filter(|one| !one.was_under_way(kills)).count();
@@ -70,6 +75,19 @@ pub(super) fn requests(seen: &[Seen], kills: &[Duration], executed: &Executed) -
         none("POSTs lost that were not under way at a kill", without_reason as u64),
         none("POSTs executed twice", duplicates),
     ]
+}
+
+/// Why answers of the gateway were 500 or more, from its decision log: status, reason, what became of each attempt, and how often.
+pub(super) fn reasons(log: &str) -> Vec<String> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for line in log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        let Some(status) = line["status"].as_u64().filter(|status| *status >= 500) else { continue };
+        let attempts = line["attempts"].as_array().into_iter().flatten();
+        let attempts: Vec<String> = attempts.map(|one| format!("{} {}", one["stage"], one["outcome"])).collect();
+        let why = format!("{status} {} {} [{}]", line["method"], line["reason"], attempts.join(", ")).replace('"', "");
+        *counts.entry(why).or_default() += 1;
+    }
+    counts.into_iter().map(|(why, count)| format!("{why} x{count}")).collect()
 }
 
 fn millis(time: Duration) -> f64 {
@@ -162,14 +180,22 @@ mod tests {
         };
         let all = [seen(1, true, Outcome::Status(502)), seen(2, false, Outcome::Status(200))];
         let good = |kill, journal: &str| {
-            let checks = requests(&all, &[Duration::from_secs(kill)], &executed(&[journal.to_owned()]));
+            let checks =
+                requests(&all, &[(Duration::from_secs(kill), Duration::from_secs(kill))], &executed(&[journal.to_owned()]));
             checks.iter().all(|check| check.good)
         };
         assert!(good(0, "s 1\n"));
         assert!(!good(5, "s 1\n"));
         assert!(!good(0, "s 1\nx 1\nx 1\n"));
         let lost = [seen(3, false, Outcome::NotConnected)];
-        assert!(requests(&lost, &[Duration::ZERO], &Executed::default()).iter().any(|check| !check.good));
+        assert!(requests(&lost, &[], &Executed::default()).iter().any(|check| !check.good));
+    }
+
+    #[test]
+    fn reasons_are_read_from_the_decision_log() {
+        let line = r#"{"status":502,"method":"POST","reason":"upstream_reset","attempts":[{"stage":"head","outcome":"reset"}]}"#;
+        let log = format!("{line}\n{line}\n{{\"status\":200}}\ngarbage\n");
+        assert_eq!(reasons(&log), ["502 POST upstream_reset [head reset] x2"]);
     }
 
     #[test]
