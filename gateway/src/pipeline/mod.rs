@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, Uri, Version};
+use http::{HeaderValue, Request, Response, Uri, Version};
 use thiserror::Error;
 use weir_plugins::Phase;
 
