@@ -136,6 +136,7 @@ const CASES: &[(&str, &[Field<'static>], Verdict)] = &[
     ("D7", &[(b":path", b"")], Refused),
     ("D7", &[(b":path", b"admin")], Refused),
     ("D7", &[(b":path", b"*")], Refused),
+    ("D7", &[(b":path", b"?q")], Refused),
     ("D7", &[(b":path", b"https://site.test/")], Refused),
     ("D7", &[(b":method", b"-")], Reset),
     ("D7", &[(b":scheme", b"-")], Refused),

@@ -316,8 +316,10 @@ fn check_form(parts: &Parts) -> Result<(), Refusal> {
         // HTTP/1 reads `GET host:80` as an authority.
         None => parts.uri.authority().is_none() || parts.version >= Version::HTTP_2,
     };
+    // As it is sent on: of `http://host?query` that would begin with the question mark.
+    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     let path = parts.uri.path();
-    let path = path.starts_with('/') || (path == "*" && parts.method == Method::OPTIONS && parts.uri.query().is_none());
+    let path = target.starts_with('/') || (path == "*" && parts.method == Method::OPTIONS && parts.uri.query().is_none());
     if scheme && path { Ok(()) } else { Err(Refusal::BadTarget) }
 }
 

@@ -158,6 +158,7 @@ fn targets_have_one_meaning() {
         ("GET", "*"),
         ("POST", "*"),
         ("GET", "ftp://a.example/"),
+        ("GET", "http://a.example?q"),
         ("GET", "/caf\u{e9}"),
         ("GET", "/?q=\u{e9}"),
     ] {
