@@ -126,10 +126,12 @@ mod tests {
 
     use super::*;
 
+    const LIMITS: BodyLimits = BodyLimits { idle: std::time::Duration::from_secs(1), rate: 0, bytes: None };
+
     fn body(pieces: &[usize], trailers: bool) -> RequestBody {
         let prefix = pieces.iter().enumerate().map(|(index, size)| Bytes::from(vec![b'a' + index as u8; *size])).collect();
         let trailers = trailers.then(HeaderMap::new);
-        RequestBody::again(Rest { prefix, incoming: None, trailers }, Arc::default(), Duration::from_secs(1))
+        RequestBody::again(Rest { prefix, incoming: None, trailers }, Arc::default(), LIMITS)
     }
 
     /// The next frame: how many bytes and which, 0 for trailers.

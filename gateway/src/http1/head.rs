@@ -232,12 +232,14 @@ mod tests {
     #[test]
     fn a_response_says_how_it_ends() {
         let to = |version, framing, keep| Delivery { version, framing, keep };
-        let length = [("content-length", "7"), ("transfer-encoding", "chunked"), ("connection", "close")];
+        let length = [("content-length", "7"), ("transfer-encoding", "chunked"), ("connection", "x")];
         let (one, ten) = (Version::HTTP_11, Version::HTTP_10);
         response(200, &length, to(one, Some(Framing::Length(3)), true), "HTTP/1.1 200 OK\ndate: now\ncontent-length: 3\n\n");
         response(200, &length, to(one, None, true), "HTTP/1.1 200 OK\ndate: now\ncontent-length: 7\n\n");
         response(304, &length, to(one, None, true), "HTTP/1.1 304 Not Modified\ndate: now\ncontent-length: 7\n\n");
         response(204, &length, to(one, None, true), "HTTP/1.1 204 No Content\ndate: now\n\n");
+        let closing = "HTTP/1.1 200 OK\ndate: now\ncontent-length: 0\nconnection: close\n\n";
+        response(200, &[("connection", "Close")], to(one, Some(Framing::Length(0)), true), closing);
         let chunked = "HTTP/1.1 200 OK\ndate: now\ntransfer-encoding: chunked\nconnection: close\n\n";
         response(200, &[], to(one, Some(Framing::Chunked), false), chunked);
         response(200, &[], to(ten, Some(Framing::ToEnd), false), "HTTP/1.0 200 OK\ndate: now\nconnection: close\n\n");
