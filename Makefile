@@ -29,6 +29,7 @@ test: lint guests build ## Format, lints and every test, against the real binary
 
 lint: policies ## Formatting and clippy, warnings denied
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --all --check --manifest-path tests/fuzz/Cargo.toml
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
 build: policies ## target/release/weir
