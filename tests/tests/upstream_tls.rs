@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use weir_tests::load::Load;
-use weir_tests::{LONG, Request, Scratch, Setup, eventually, tool};
+use weir_tests::{Gateway, LONG, Request, Scratch, Setup, eventually, tool};
 
 /// An nginx that speaks HTTP/2 over TLS and ends every connection after a hundred requests. Ended by its process id.
 struct Nginx {
@@ -61,6 +61,12 @@ impl Drop for Nginx {
     }
 }
 
+/// How the only server is doing.
+fn condition(gateway: &Gateway) -> Value {
+    let answer: Value = serde_json::from_slice(&gateway.admin("GET /v1/upstreams").body).unwrap();
+    answer["upstreams"][0]["servers"][0].clone()
+}
+
 #[test]
 fn the_certificate_an_operator_names_is_trusted_and_http_2_loses_nothing_when_connections_end() {
     let Some(nginx) = Nginx::start() else { return };
@@ -88,14 +94,10 @@ fn probes_speak_the_protocol_that_requests_do() {
         .file("origin.pem", &nginx.certificate)
         .upstream(&format!("tls = {{ ca = \"origin.pem\", server_name = \"origin.test\" }}\n{health}"))
         .start();
-    let condition = || -> Value {
-        let answer: Value = serde_json::from_slice(&gateway.admin("GET /v1/upstreams").body).unwrap();
-        answer["upstreams"][0]["servers"][0].clone()
-    };
     eventually(LONG, "some probes have ended", || {
-        gateway.get("/").status == 200 && condition()["counts"]["good_probes"].as_u64() > Some(5)
+        gateway.get("/").status == 200 && condition(&gateway)["counts"]["good_probes"].as_u64() > Some(5)
     });
-    let condition = condition();
+    let condition = condition(&gateway);
     assert_eq!((&condition["state"], &condition["counts"]["failed_probes"]), (&"ready".into(), &0.into()), "{condition}");
 }
 
@@ -111,5 +113,8 @@ fn a_certificate_nobody_named_is_refused_with_the_reason_in_the_log() {
         let answer = gateway.get("/");
         assert_eq!(answer.status, 502);
         assert_eq!(gateway.log_of(&answer)["reason"], "upstream_certificate_invalid");
+        // After some failures the server is down, and the reason is still there.
+        eventually(LONG, "the server is down", || condition(&gateway)["state"] == "down");
+        assert_eq!(condition(&gateway)["reason"], "certificate_invalid");
     }
 }

@@ -67,7 +67,8 @@ impl ConnectError {
             Self::Unresolved => Cause::Unresolved,
             Self::Refused => Cause::Refused,
             Self::Timeout => Cause::ConnectTimeout,
-            Self::Tls | Self::Certificate => Cause::Tls,
+            Self::Tls => Cause::Tls,
+            Self::Certificate => Cause::Certificate,
             Self::Bind => Cause::Bind,
         }
     }

@@ -86,8 +86,10 @@ pub enum Cause {
     Refused,
     /// No connection in time.
     ConnectTimeout,
-    /// The TLS handshake or the certificate failed.
+    /// The TLS handshake failed.
     Tls,
+    /// The certificate is not valid for the configured name.
+    Certificate,
     /// The local address cannot be used.
     Bind,
     /// Half of its connections ended without an answer.
@@ -109,6 +111,7 @@ impl Cause {
             Self::Refused => "refused",
             Self::ConnectTimeout => "connect_timeout",
             Self::Tls => "tls_failed",
+            Self::Certificate => "certificate_invalid",
             Self::Bind => "bind_failed",
             Self::Resets => "resets",
             Self::ProbeFailed => "probe_failed",
