@@ -168,6 +168,26 @@ fn a_successor_knows_which_servers_are_down() {
 }
 
 #[test]
+fn a_successor_finds_out_by_itself_when_a_server_without_probes_is_back() {
+    let mut primary = Upstream::text("primary");
+    let secondary = Upstream::text("secondary");
+    let gateway = Setup::before_servers(&[(&primary.url(), 0), (&secondary.url(), 1)])
+        .upstream("failback = { after = \"100ms\", ramp = \"100ms\" }")
+        .start();
+    let state = || {
+        let json: Value = serde_json::from_slice(&gateway.admin("GET /v1/upstreams").body).unwrap();
+        json["upstreams"][0]["servers"][0]["state"].as_str().unwrap().to_owned()
+    };
+    primary.stop();
+    assert_eq!(gateway.get("/").text(), "secondary");
+    eventually(LONG, "the primary is known to be down", || state() == "down");
+    let _ = gateway.upgrade_ok();
+    assert_eq!(state(), "down");
+    primary.restart();
+    eventually(LONG, "the primary serves", || gateway.get("/").text() == "primary");
+}
+
+#[test]
 fn a_successor_that_fails_changes_nothing() {
     let origin = Upstream::text("ok");
     let gateway = Setup::before(&origin).own_binary().section("[limits]\nupgrade = \"700ms\"").start();

@@ -162,7 +162,7 @@ impl<'a, 'g> Race<'a, 'g> {
     fn suspect_last(&self) {
         if let Some(runner) = self.runners.last() {
             runner.server.on_connect_slow();
-            check(self.pool, runner.server, self.group.timeouts.connect, self.group.timeouts.idle);
+            check(Some(self.pool), runner.server, self.group.timeouts.connect, self.group.timeouts.idle);
         }
     }
 
@@ -187,20 +187,22 @@ fn note(pool: &Pool, server: &Arc<Server>, result: &Result<Sender, ConnectError>
         Ok(_) => server.on_connected(),
         Err(error) => {
             server.on_connect_failed(error.cause());
-            check(pool, server, limit, idle);
+            check(Some(pool), server, limit, idle);
         }
     }
 }
 
 /// Tries connections to a server in the background until it is known how it is, so that no client's request has to find out. One task
 /// in the process does this for a server at a time.
-fn check(pool: &Pool, server: &Arc<Server>, limit: Duration, idle: Duration) {
+///
+/// A connection that is made goes to the pool, if there is one.
+pub(super) fn check(pool: Option<&Pool>, server: &Arc<Server>, limit: Duration, idle: Duration) {
     if server.check_after().is_none() {
         return;
     }
     let Some(checking) = server.begin_checking() else { return };
     let wanted = server.wanted();
-    let (pool, server) = (pool.clone(), Arc::downgrade(server));
+    let (pool, server) = (pool.cloned(), Arc::downgrade(server));
     tokio::task::spawn_local(async move {
         // The right is held, not the server: one that is configured no more is forgotten.
         let checking = checking;
@@ -210,7 +212,9 @@ fn check(pool: &Pool, server: &Arc<Server>, limit: Duration, idle: Duration) {
             match connect(&server, limit).await {
                 Ok(sender) => {
                     server.on_connected();
-                    pool.keep_new(server.id, sender, idle);
+                    if let Some(pool) = &pool {
+                        pool.keep_new(server.id, sender, idle);
+                    }
                 }
                 Err(error) => server.on_connect_failed(error.cause()),
             }

@@ -12,14 +12,17 @@ use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 
 use super::connect::{LocalExecutor, UpstreamStream, open};
+use super::dial::check;
 use super::group::Group;
 use super::health::{Cause, Probed};
 use super::server::{Checking, Server};
-use crate::config::Health;
+use crate::config::{Health, Timeouts};
 use crate::observe::Metrics;
 
 /// How often names are looked up again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
+/// How often it is looked whether a server needs somebody to try connections.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of a probe's answer that are looked at.
 const MAX_ANSWER: usize = 64 * 1024;
 
@@ -27,6 +30,8 @@ const MAX_ANSWER: usize = 64 * 1024;
 #[must_use]
 pub fn start(groups: &[Arc<Group>], metrics: &Arc<Metrics>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
+    let all = groups.iter().flat_map(|group| group.servers.iter().map(|server| (Arc::clone(server), group.timeouts)));
+    tasks.spawn_local(look_after(all.collect()));
     for group in groups {
         for server in &group.servers {
             metrics.upstream_healthy(&group.name, &server.label, server.is_eligible(Instant::now()));
@@ -48,6 +53,17 @@ pub fn start(groups: &[Arc<Group>], metrics: &Arc<Metrics>) -> JoinSet<()> {
         }
     }
     tasks
+}
+
+/// Sees to it that somebody tries connections to whoever is suspect, or down without probes. Usually that is the worker whose
+/// connection failed; nobody has done it yet when the process before this one knew of the outage.
+async fn look_after(servers: Vec<(Arc<Server>, Timeouts)>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        for (server, timeouts) in &servers {
+            check(None, server, timeouts.connect, timeouts.idle);
+        }
+    }
 }
 
 async fn watch(server: Arc<Server>, health: Health, metrics: Arc<Metrics>) {
