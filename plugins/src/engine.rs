@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use wasmtime::component::Linker;
 use wasmtime::{Cache, CacheConfig, Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
@@ -12,11 +11,9 @@ use crate::capability::Shared;
 use crate::capability::geoip::Countries;
 use crate::capability::kv::Kv;
 use crate::capability::metrics::Counters;
+use crate::clock::Clock;
 use crate::contract;
 use crate::pool::GuestState;
-
-/// One epoch: the grain of CPU deadlines, and how long a guest runs before it yields to its worker's other connections.
-pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// The largest memory a policy may be given; a slot of the pool reserves address space, not memory.
 pub(crate) const MAX_MEMORY: usize = 512 * 1024 * 1024;
@@ -38,6 +35,7 @@ pub struct HostOptions {
 /// The plugin host: engine, linker and the capability state of every plugin.
 pub struct Host {
     pub(crate) engine: Engine,
+    pub(crate) clock: Arc<Clock>,
     pub(crate) linker: Linker<GuestState>,
     pub(crate) workers: usize,
     countries: Arc<Countries>,
@@ -62,9 +60,10 @@ impl Host {
         let mut linker = Linker::new(&engine);
         let linked = wasmtime_wasi::p2::add_to_linker_async(&mut linker).and_then(|()| contract::link(&mut linker));
         linked.map_err(|error| format!("cannot link the policy contract: {error:#}"))?;
-        start_clock(&engine)?;
+        let clock = Clock::start(&engine)?;
         Ok(Arc::new(Self {
             engine,
+            clock,
             linker,
             workers: options.workers.max(1),
             countries: Arc::default(),
@@ -149,23 +148,6 @@ fn config(cache: &Path, instances: u32, reservation: u64) -> Result<Config, Stri
         .wasm_component_model(true)
         .concurrency_support(false); // sync exports on fibers: half the cost of a call
     Ok(config)
-}
-
-/// The epoch clock ends with the engine.
-fn start_clock(engine: &Engine) -> Result<(), String> {
-    let weak = engine.weak();
-    let run = move || {
-        while let Some(engine) = weak.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
-            std::thread::sleep(TICK);
-        }
-    };
-    std::thread::Builder::new()
-        .name("weir-epoch".to_owned())
-        .spawn(run)
-        .map(drop)
-        .map_err(|error| format!("cannot start a thread: {error}"))
 }
 
 fn private_directory(path: &Path) -> Result<PathBuf, String> {

@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, Version};
 
 use crate::call::Budget;
 use crate::capability::{DEFAULT_GRANTS, Shared};
+use crate::clock::Clock;
 use crate::decision::{Mode, OnError, Phase};
 use crate::engine::{Host, MAX_MEMORY};
 use crate::error::{CallError, LoadError};
@@ -80,6 +81,7 @@ pub struct Generation {
     pub(crate) config_json: String,
     pub(crate) shared: Shared,
     engine: wasmtime::Engine,
+    pub(crate) clock: Arc<Clock>,
     warm: Mutex<Vec<Instance>>,
     /// Seconds since `since` of the last complaint, plus one.
     complained: AtomicU64,
@@ -114,6 +116,7 @@ impl Host {
             config_json: spec.config.to_string(),
             shared: self.shared(&plugin.name),
             engine: self.engine.clone(),
+            clock: Arc::clone(&self.clock),
             warm: Mutex::default(),
             complained: AtomicU64::new(0),
         };
@@ -184,6 +187,7 @@ impl Generation {
         store.data_mut().ticks_left = LOAD_TICKS;
         store.data_mut().wall_until = Instant::now() + LOAD_WALL;
         store.set_epoch_deadline(1);
+        let running = self.clock.begin();
         let call = async {
             let policy = self.plugin.pre.instantiate_async(&mut store).await?;
             let answer = policy.weir_policy_handler().call_configure(&mut store, &self.config_json).await?;
@@ -191,6 +195,7 @@ impl Generation {
         };
         let failed = |error: CallError| LoadError::Call { phase: "configure", error };
         let called = tokio::time::timeout(LOAD_WALL, call).await;
+        drop(running);
         match called {
             Ok(Ok((policy, Ok(answer)))) => Ok((Instance { store, policy: Box::new(policy) }, answer)),
             Ok(Ok((_, Err(message)))) => Err(LoadError::Configure(message)),
@@ -201,6 +206,7 @@ impl Generation {
 
     /// One synthetic request through every phase it asks for: a plugin that traps on an ordinary GET never goes live.
     async fn prove(&self, instance: &mut Instance) -> Result<(), LoadError> {
+        let _running = self.clock.begin();
         let local = std::net::IpAddr::from([127, 0, 0, 1]);
         let facts = ConnectionFacts {
             client_ip: local,

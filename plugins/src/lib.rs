@@ -15,6 +15,7 @@
 mod call;
 pub mod capability;
 mod chain;
+mod clock;
 mod contract;
 mod decision;
 pub mod directory;

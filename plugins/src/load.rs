@@ -97,6 +97,7 @@ impl Host {
         store.data_mut().ticks_left = LOAD_TICKS;
         store.data_mut().wall_until = Instant::now() + LOAD_WALL;
         store.set_epoch_deadline(1);
+        let _running = self.clock.begin();
         let call = async {
             let policy = pre.instantiate_async(&mut store).await?;
             policy.weir_policy_handler().call_describe(&mut store).await

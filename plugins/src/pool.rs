@@ -12,14 +12,16 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::capability::Shared;
 use crate::capability::log::BYTES_OUTSIDE_EXCHANGE;
+use crate::clock::Call;
 use crate::contract::bindings::Policy;
 use crate::decision::Mode;
 use crate::error::CallError;
 use crate::exchange::Exchange;
 use crate::generation::Generation;
 
-/// Idle instances a worker keeps per generation; more are destroyed on return.
-const MAX_IDLE: usize = 16;
+/// Idle instances a worker keeps per generation; more are destroyed on return. A call runs to its end unless an epoch passes, so few run
+/// at once on a worker, and each idle one holds its memory.
+const MAX_IDLE: usize = 4;
 
 /// What an instance can reach through its imports.
 pub(crate) struct GuestState {
@@ -129,12 +131,15 @@ impl Hasher for Spread {
 }
 
 /// A running call of a generation on this worker, counted until it is dropped.
-pub(crate) struct Running<'a>(&'a Generation);
+pub(crate) struct Running<'a> {
+    generation: &'a Generation,
+    _call: Call<'a>,
+}
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         let counted = POOLS.try_with(|pools| {
-            if let Some(pool) = pools.borrow_mut().get_mut(&self.0.id) {
+            if let Some(pool) = pools.borrow_mut().get_mut(&self.generation.id) {
                 pool.running = pool.running.saturating_sub(1);
             }
         });
@@ -162,7 +167,7 @@ pub(crate) fn take(generation: &Arc<Generation>) -> Result<(Option<Instance>, Ru
         }
         pool.running += 1;
         let instance = pool.idle.pop().or_else(|| generation.take_warm());
-        Ok((instance, Running(generation)))
+        Ok((instance, Running { generation, _call: generation.clock.begin() }))
     })
 }
 
