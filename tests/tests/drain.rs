@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use weir_tests::h2::{Frame, Http2, kind};
 use weir_tests::tls::{Authority, Kind};
 use weir_tests::{Connection, Gate, LONG, Reply, Request, Setup, Upstream, eventually};
 
@@ -168,4 +169,45 @@ fn no_connection_that_was_made_is_reset() {
         clients.into_iter().for_each(|client| client.join().unwrap());
         assert_eq!(*failures.lock().unwrap(), Vec::<String>::new(), "round {round}");
     }
+}
+
+#[test]
+fn http_2_says_no_more_in_two_steps_and_loses_no_stream() {
+    let gate = Gate::default();
+    let behind = gate.clone();
+    let origin = Upstream::scripted(move |_| Reply::Behind(behind.clone(), Box::new(Reply::text("served"))));
+    let authority = Authority::new();
+    let mut gateway = Setup::before(&origin)
+        .certificate(&authority.issue(Kind::Ecdsa, &["site.test"]))
+        .section("[limits]\ndrain_idle = \"300ms\"")
+        .start();
+    let fields: [(&[u8], &[u8]); 4] =
+        [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"site.test"), (b":path", b"/")];
+    let request = |stream| Frame::headers(stream, &fields, true);
+    let last_stream = |frame: &Frame| u32::from_be_bytes(frame.payload[..4].try_into().unwrap());
+    let mut client = Http2::open(&authority, gateway.tls(), "site.test").unwrap();
+    client.send(&request(1)).unwrap();
+    eventually(LONG, "the request reaches the origin", || origin.count() == 1);
+    gateway.signal("TERM");
+
+    let go_away = |client: &mut Http2| loop {
+        let frame = client.receive().unwrap().expect("GOAWAY");
+        if frame.kind == kind::GOAWAY {
+            return last_stream(&frame);
+        }
+    };
+    assert_eq!(go_away(&mut client), 0x7fff_ffff, "no stream is refused yet");
+    // It was on its way.
+    client.send(&request(3)).unwrap();
+    assert_eq!(go_away(&mut client), 3, "after a round trip");
+    gate.open();
+    let mut bodies = Vec::new();
+    while let Some(frame) = client.receive().unwrap() {
+        if frame.kind == kind::DATA && !frame.payload.is_empty() {
+            bodies.push((frame.stream, frame.payload));
+        }
+    }
+    bodies.sort();
+    assert_eq!(bodies, [(1, b"served".to_vec()), (3, b"served".to_vec())]);
+    assert!(gateway.wait().success());
 }

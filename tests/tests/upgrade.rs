@@ -305,3 +305,22 @@ fn with_a_socket_of_the_service_manager_a_restart_refuses_nobody() {
     let report = load.finish();
     assert!(report.failures.is_empty(), "{:?}", report.failures);
 }
+
+#[test]
+fn the_command_waits_and_says_what_became_of_it() {
+    let origin = Upstream::text("ok");
+    let gateway = Setup::before(&origin).own_binary().start();
+    let config = gateway.config().display().to_string();
+    let weir = |arguments: &[&str]| weir_tests::setup::run(&[arguments, &["--config", &config]].concat());
+    let done = weir(&["upgrade", "--wait"]);
+    assert_eq!(done.code, Some(0), "{}", done.text());
+    assert!(done.stdout.starts_with("weir ") && done.stdout.contains("serves as process"), "{}", done.stdout);
+    gateway.replace_binary("#!/bin/sh\nexit 1\n");
+    let failed = weir(&["upgrade"]);
+    assert_eq!(failed.code, Some(1));
+    assert!(failed.stderr.contains("exit status: 1") && failed.stderr.contains("still running"), "{}", failed.stderr);
+    let failed = weir(&["upgrade", "--json"]);
+    let json: Value = serde_json::from_str(&failed.stdout).unwrap();
+    assert!(json["reason"].as_str().is_some_and(|reason| reason.contains("exit status: 1")), "{json}");
+    assert_eq!(gateway.get("/").text(), "ok");
+}
