@@ -239,6 +239,25 @@ fn one_upgrade_at_a_time_and_stopping_ends_it() {
 }
 
 #[test]
+fn a_successor_whose_predecessor_is_killed_takes_over() {
+    let origin = Upstream::text("ok");
+    let mut gateway = Setup::before(&origin).own_binary().start();
+    let directory = gateway.directory().path().to_owned();
+    let (real, begun) = (directory.join("real"), directory.join("begun"));
+    std::fs::rename(directory.join("weir"), &real).unwrap();
+    let script = format!("#!/bin/sh\ntouch {}\nsleep 1\nexec {} \"$@\"\n", begun.display(), real.display());
+    gateway.replace_binary(script);
+    gateway.signal("USR2");
+    eventually(LONG, "the candidate begins", || begun.exists());
+    gateway.signal("KILL");
+    let _ = gateway.wait();
+    // The sockets are on their way between two processes: who connects now waits.
+    assert_eq!(gateway.get("/").text(), "ok");
+    assert_eq!(gateway.successors().len(), 1, "{}", gateway.stderr());
+    assert_eq!(gateway.admin("GET /readyz").status, 200);
+}
+
+#[test]
 fn a_third_generation_of_tunnels_ends_the_first() {
     let origin = origin();
     let gateway = Setup::before(&origin).start();
