@@ -297,10 +297,13 @@ impl Health {
         }
     }
 
-    /// It was down before this process began: no request has to find that out again.
-    pub fn on_inherited(&mut self, now: Instant) {
+    /// It was down before this process began, or back and held: no request has to find that out again. A hold begins anew.
+    pub fn on_inherited(&mut self, held: bool, now: Instant) {
         self.trouble(now);
         self.fall(Cause::Inherited, now);
+        if held {
+            self.rise(now);
+        }
     }
 
     /// A connection takes longer than another server deserves to wait for it.

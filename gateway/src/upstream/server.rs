@@ -203,10 +203,10 @@ impl Server {
         self.health(now, |health| health.on_connect_failed(cause, now));
     }
 
-    /// Notes that the process before this one knew it to be down. What brings servers back brings it back.
-    pub fn on_inherited(&self) {
+    /// Notes that the process before this one knew it to be down, or held it. What brings servers back brings it back.
+    pub fn on_inherited(&self, held: bool) {
         let now = Instant::now();
-        self.health(now, |health| health.on_inherited(now));
+        self.health(now, |health| health.on_inherited(held, now));
     }
 
     /// Notes that a connection takes longer than another server deserves to wait for it.

@@ -111,16 +111,22 @@ impl Draining {
     }
 }
 
-/// Servers that requests must not go to, as far as this process knows.
+/// Servers that requests must not go to, or rather not, as far as this process knows.
 fn down(snapshot: &Snapshot) -> Vec<Down> {
     let now = Instant::now();
-    let servers = snapshot.groups.iter().flat_map(|group| group.servers.iter().map(move |server| (group, server)));
-    let one = |(group, server): (&Arc<crate::upstream::Group>, &Arc<crate::upstream::Server>)| Down {
-        upstream: group.name.to_string(),
-        server: server.label.to_string(),
-        priority: server.priority,
-    };
-    servers.filter(|(_, server)| !server.is_eligible(now)).map(one).collect()
+    let mut down = Vec::new();
+    for group in &snapshot.groups {
+        for server in &group.servers {
+            let held = match server.condition(now).state {
+                "down" | "returning" => false,
+                "held" => true,
+                _ => continue,
+            };
+            let (upstream, label) = (group.name.to_string(), server.label.to_string());
+            down.push(Down { upstream, server: label, priority: server.priority, held });
+        }
+    }
+    down
 }
 
 /// Tells a snapshot of this process what its predecessor knew, so that no request has to find out again.
@@ -129,7 +135,7 @@ pub fn take_down(snapshot: &Snapshot, down: &[Down]) {
         let group = snapshot.groups.iter().find(|group| *group.name == *known.upstream);
         let servers = group.iter().flat_map(|group| &group.servers);
         for server in servers.filter(|server| *server.label == *known.server && server.priority == known.priority) {
-            server.on_inherited();
+            server.on_inherited(known.held);
         }
     }
 }

@@ -33,7 +33,7 @@ pub struct Manifest {
     pub version: String,
     /// The descriptors that follow, in their order.
     pub descriptors: Vec<Passed>,
-    /// Servers that are known to be down.
+    /// Servers that are known to be down, or are held.
     #[serde(default)]
     pub down: Vec<Down>,
     /// The keys of session tickets, newest first, so that sessions can be resumed.
@@ -68,7 +68,7 @@ pub enum Passed {
     },
 }
 
-/// A server that is down.
+/// A server that is down or was of late.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Down {
     /// The upstream's name.
@@ -77,6 +77,9 @@ pub struct Down {
     pub server: String,
     /// Its priority.
     pub priority: u32,
+    /// It is back, but has not been good for long enough to be preferred.
+    #[serde(default)]
+    pub held: bool,
 }
 
 /// What is said after the manifest.

@@ -24,8 +24,10 @@ enum Event {
     Connected,
     Answered(u32),
     Reset(u32),
+    WasDown,
+    WasHeld,
 }
-use Event::{Answered, Bad, Connected, Good, NotConnected, RacedLost, Reset, Slow};
+use Event::{Answered, Bad, Connected, Good, NotConnected, RacedLost, Reset, Slow, WasDown, WasHeld};
 
 fn after(rules: Rules, events: &[(u64, Event)]) -> (Health, Instant) {
     let start = Instant::now();
@@ -40,6 +42,8 @@ fn after(rules: Rules, events: &[(u64, Event)]) -> (Health, Instant) {
             RacedLost => health.on_connect_slow(now),
             Connected => health.on_connected(now),
             Answered(times) => (0..times).for_each(|_| health.on_result(true, now)),
+            WasDown => health.on_inherited(false, now),
+            WasHeld => health.on_inherited(true, now),
             Reset(times) => (0..times).for_each(|_| health.on_result(false, now)),
         }
     }
@@ -190,4 +194,14 @@ fn one_hertz_flapping_switches_at_most_twice_in_a_minute() {
         }
         assert!(switches <= 2, "{switches} with a probe every {every} ms");
     }
+}
+
+#[test]
+fn what_the_process_before_knew_is_believed() {
+    check(unprobed(), &[(0, WasDown)], 60_000, "down");
+    check(unprobed(), &[(0, WasDown), (1000, Connected)], 1000, "held");
+    check(probed(), &[(0, WasDown), (1000, Connected)], 1000, "down");
+    check(probed(), &[(0, WasDown), (2000, Good), (4000, Good), (6000, Good)], 6000, "held");
+    check(probed(), &[(0, WasHeld)], 9999, "held");
+    check(probed(), &[(0, WasHeld)], 10_001, "ramping");
 }
