@@ -1,6 +1,5 @@
 //! A gateway that was replaced by another process, perhaps more than once.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -8,6 +7,7 @@ use serde_json::Value;
 
 use crate::client::Answer;
 use crate::gateway::Gateway;
+use crate::setup::install;
 
 impl Gateway {
     /// Replaces the running process by whatever lies at the path of its binary.
@@ -47,9 +47,8 @@ impl Gateway {
     /// # Panics
     /// The system refuses.
     pub fn replace_binary(&self, content: impl AsRef<[u8]>) {
-        let beside = self.directory().write("weir.new", content);
-        std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o755)).expect("an executable");
-        std::fs::rename(beside, self.directory().path().join("weir")).expect("its place");
+        let beside = self.directory().write("weir.source", content);
+        install(&beside, &self.directory().path().join("weir"));
     }
 }
 

@@ -236,7 +236,7 @@ impl Setup {
     #[must_use]
     pub fn own_binary(mut self) -> Self {
         let copy = self.directory.path().join("weir");
-        std::fs::copy(binary(), &copy).expect("a copy of the weir binary");
+        install(&binary(), &copy);
         self.launch.binary = Some(copy);
         self
     }
@@ -328,6 +328,17 @@ pub fn run(arguments: &[&str]) -> Checked {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// Puts a program somewhere. Another process writes it: a child that this one forks meanwhile would keep the file open for writing, and
+/// the system starts no such program.
+///
+/// # Panics
+/// It cannot be copied.
+pub(crate) fn install(from: &Path, to: &Path) {
+    let script = "cp \"$1\" \"$2.new\" && chmod 755 \"$2.new\" && mv \"$2.new\" \"$2\"";
+    let copied = Command::new("sh").args(["-c", script, "sh"]).args([from, to]).status();
+    assert!(copied.expect("a shell").success(), "{} cannot be copied to {}", from.display(), to.display());
 }
 
 /// The binary under test.

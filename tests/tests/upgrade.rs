@@ -245,7 +245,7 @@ fn a_successor_whose_predecessor_is_killed_takes_over() {
     let directory = gateway.directory().path().to_owned();
     let (real, begun) = (directory.join("real"), directory.join("begun"));
     std::fs::rename(directory.join("weir"), &real).unwrap();
-    let script = format!("#!/bin/sh\ntouch {}\nsleep 1\nexec {} \"$@\"\n", begun.display(), real.display());
+    let script = format!("#!/bin/sh\nsleep 1\ntouch {}\nsleep 1\nexec {} \"$@\"\n", begun.display(), real.display());
     gateway.replace_binary(script);
     gateway.signal("USR2");
     eventually(LONG, "the candidate begins", || begun.exists());

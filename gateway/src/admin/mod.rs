@@ -1,6 +1,7 @@
 //! The admin API: what runs, how it is, and the operator's orders. On a unix socket by default, outside every policy.
 
 mod client;
+mod closable;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -16,10 +17,12 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use client::{AdminError, call};
+pub use closable::Stage;
 
+use self::closable::Closable;
 use crate::config::{self, AdminAddress};
 use crate::observe::metrics;
 use crate::runtime::builder::Event;
@@ -143,8 +146,8 @@ pub fn bind(address: &AdminAddress, inherited: Option<OwnedFd>) -> Result<Socket
     }
 }
 
-/// Serves the API until `stop`; answers under way are finished then.
-pub async fn serve(socket: Socket, state: Arc<State>, stop: impl Future<Output = ()> + Send + 'static) {
+/// Serves the API until its last stage; answers under way are finished then.
+pub async fn serve(socket: Socket, state: Arc<State>, stage: watch::Receiver<Stage>) {
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
@@ -155,11 +158,12 @@ pub async fn serve(socket: Socket, state: Arc<State>, stop: impl Future<Output =
         .route("/v1/reload", post(reload))
         .route("/v1/upgrade", post(upgrade))
         .with_state(state);
+    let end = closable::ending(stage.clone());
     let served = match socket {
-        Socket::Unix(listener) => axum::serve(listener, router).with_graceful_shutdown(stop).await,
+        Socket::Unix(listener) => axum::serve(Closable::new(listener, stage), router).with_graceful_shutdown(end).await,
         Socket::Tcp(listener, secret) => {
             let guarded = router.layer(from_fn(move |request, next| authorise(Arc::clone(&secret), request, next)));
-            axum::serve(listener, guarded).with_graceful_shutdown(stop).await
+            axum::serve(Closable::new(listener, stage), guarded).with_graceful_shutdown(end).await
         }
         Socket::None => return,
     };

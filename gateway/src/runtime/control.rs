@@ -56,6 +56,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// A listener that could not be bound is tried again: the address may be that of one that is just being closed.
 const BIND_AGAIN: Duration = Duration::from_millis(500);
 const BIND_ATTEMPTS: u32 = 4;
+/// For requests on connections that the admin API has just accepted.
+const ADMIN_BREATH: Duration = Duration::from_millis(100);
 /// For the last answers of the admin API.
 const ADMIN_GOODBYE: Duration = Duration::from_secs(2);
 
@@ -88,6 +90,10 @@ impl Control {
                 () = at(bind_again.map(|(time, _)| time)) => bind_again = self.listen(bind_again.map_or(0, |(_, attempt)| attempt)),
                 Some(reply) = self.upgrades.recv() => self.upgrade(&mut upgrading, Some(reply), admin_passed.as_ref().ok()),
                 result = upgraded(&mut upgrading) => {
+                    if result.is_ok() {
+                        // Before anybody is told: who hears of it and asks again shall be answered by the new process.
+                        admin.close();
+                    }
                     if let Some(successor) = tell(result, upgrading.take().and_then(|(_, reply)| reply)) {
                         break Some(successor);
                     }
@@ -152,9 +158,7 @@ impl Control {
         self.shared.leaving.store(true, Ordering::Relaxed);
         // Whatever changes from now on is the successor's business, or nobody's.
         drop(self.events.send(Event::Stop));
-        if has_successor {
-            admin.stop();
-        } else {
+        if !has_successor {
             tracing::info!("draining");
             notify(&[NotifyState::Stopping]);
             if let Some(grace) = limits.drain_grace {
@@ -188,32 +192,34 @@ impl Control {
         if joined.is_err() {
             tracing::error!("a worker ended badly");
         }
-        admin.stop();
-        admin.ended().await;
+        admin.end().await;
     }
 }
 
 /// The admin API while it is served.
 #[derive(Debug)]
 struct AdminTask {
-    stop: Arc<tokio::sync::Notify>,
+    stage: watch::Sender<admin::Stage>,
     task: JoinHandle<()>,
 }
 
 impl AdminTask {
     fn start(socket: admin::Socket, state: &Arc<admin::State>) -> Self {
-        let stop = Arc::new(tokio::sync::Notify::new());
-        let stopped = Arc::clone(&stop);
-        let task = tokio::task::spawn_local(admin::serve(socket, Arc::clone(state), async move { stopped.notified().await }));
-        Self { stop, task }
+        let (stage, told) = watch::channel(admin::Stage::default());
+        let task = tokio::task::spawn_local(admin::serve(socket, Arc::clone(state), told));
+        Self { stage, task }
     }
 
-    /// No new connections; answers under way are finished.
-    fn stop(&self) {
-        self.stop.notify_one();
+    /// No new connections from now on.
+    fn close(&self) {
+        self.stage.send_replace(admin::Stage::Closed);
     }
 
-    async fn ended(self) {
+    /// Answers what has been asked, and ends.
+    async fn end(self) {
+        self.close();
+        tokio::time::sleep(ADMIN_BREATH).await;
+        self.stage.send_replace(admin::Stage::Ending);
         let abort = self.task.abort_handle();
         if tokio::time::timeout(ADMIN_GOODBYE, self.task).await.is_err() {
             abort.abort();
