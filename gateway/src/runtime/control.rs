@@ -90,12 +90,10 @@ impl Control {
                 () = at(bind_again.map(|(time, _)| time)) => bind_again = self.listen(bind_again.map_or(0, |(_, attempt)| attempt)),
                 Some(reply) = self.upgrades.recv() => self.upgrade(&mut upgrading, Some(reply), admin_passed.as_ref().ok()),
                 result = upgraded(&mut upgrading) => {
-                    if result.is_ok() {
-                        // Before anybody is told: who hears of it and asks again shall be answered by the new process.
-                        admin.close();
-                    }
-                    if let Some(successor) = tell(result, upgrading.take().and_then(|(_, reply)| reply)) {
-                        break Some(successor);
+                    let reply = upgrading.take().and_then(|(_, reply)| reply);
+                    match result {
+                        Ok(successor) => break Some((successor, reply)),
+                        Err(refusal) => tell(Err(refusal), reply),
                     }
                 }
                 () = tick(&mut watchdog) => notify(&[NotifyState::Watchdog]),
@@ -103,7 +101,7 @@ impl Control {
         };
         // A candidate that is not the successor yet never will be.
         drop(upgrading);
-        self.end(wishes, successor.is_some(), admin).await;
+        self.end(wishes, successor, admin).await;
         drop(probes);
     }
 
@@ -139,7 +137,7 @@ impl Control {
 
     fn upgrade(&self, upgrading: &mut Option<Upgrading>, reply: Option<UpgradeReply>, admin: Option<&admin::Passed>) {
         if upgrading.is_some() {
-            return drop(tell(Err(Refusal::Busy), reply));
+            return tell(Err(Refusal::Busy), reply);
         }
         let snapshot = self.shared.snapshot.load_full();
         match self.heritage.pass(&self.listeners, admin, &snapshot) {
@@ -149,16 +147,19 @@ impl Control {
                 let patience = snapshot.config.limits.upgrade;
                 *upgrading = Some((Box::pin(passed.start(patience)), reply));
             }
-            Err(refusal) => drop(tell(Err(refusal), reply)),
+            Err(refusal) => tell(Err(refusal), reply),
         }
     }
 
-    async fn end(self, mut wishes: Wishes, has_successor: bool, admin: AdminTask) {
+    async fn end(self, mut wishes: Wishes, successor: Option<(Successor, Option<UpgradeReply>)>, admin: AdminTask) {
+        let has_successor = successor.is_some();
         let limits = self.shared.snapshot.load().config.limits;
         self.shared.leaving.store(true, Ordering::Relaxed);
         // Whatever changes from now on is the successor's business, or nobody's.
         drop(self.events.send(Event::Stop));
-        if !has_successor {
+        if has_successor {
+            admin.close();
+        } else {
             tracing::info!("draining");
             notify(&[NotifyState::Stopping]);
             if let Some(grace) = limits.drain_grace {
@@ -173,6 +174,10 @@ impl Control {
         let mut told = Orders { draining: true, ..Orders::default() };
         self.workers.iter().for_each(|worker| worker.tell(Command::Orders(told)));
         self.listeners.close(&self.workers, has_successor).await;
+        if let Some((successor, reply)) = successor {
+            // Not before: whoever hears of it and connects is the new process's client.
+            tell(Ok(successor), reply);
+        }
         let mut plan = Plan::new(&limits, has_successor);
         while !told.end {
             let orders = plan.orders(began.elapsed(), self.shared.open());
@@ -245,23 +250,20 @@ impl Shared {
 }
 
 /// Tells whoever asked, and the log, how an upgrade went.
-fn tell(result: Result<Successor, Refusal>, reply: Option<UpgradeReply>) -> Option<Successor> {
-    let successor = match &result {
+fn tell(result: Result<Successor, Refusal>, reply: Option<UpgradeReply>) {
+    match &result {
         Ok(successor) => {
             tracing::info!(pid = successor.pid, version = successor.version, "the new process serves; this one drains");
-            Some(successor.clone())
         }
         Err(refusal) => {
             tracing::error!("no upgrade, this process goes on: {refusal}");
             if !matches!(refusal, Refusal::Busy) {
                 notify(&[NotifyState::Ready]);
             }
-            None
         }
-    };
+    }
     // Whoever asked may have gone.
     drop(reply.map(|reply| reply.send(result)));
-    successor
 }
 
 async fn upgraded(upgrading: &mut Option<Upgrading>) -> Result<Successor, Refusal> {
