@@ -15,7 +15,7 @@ use super::connect::{LocalExecutor, UpstreamStream, open};
 use super::dial::check;
 use super::group::Group;
 use super::health::{Cause, Probed};
-use super::server::{Checking, Server};
+use super::server::Server;
 use crate::config::{Health, Timeouts};
 use crate::observe::Metrics;
 
@@ -46,9 +46,6 @@ pub fn start(groups: &[Arc<Group>], metrics: &Arc<Metrics>) -> JoinSet<()> {
             }
             if let Some(health) = &group.health {
                 tasks.spawn_local(watch(Arc::clone(server), health.clone(), Arc::clone(metrics)));
-            } else if let Some(checking) = server.check_after().and_then(|_| server.begin_checking()) {
-                // It was down before any worker of this process met it: nobody else would try.
-                tasks.spawn_local(revive(Arc::clone(server), group.timeouts.connect, checking));
             }
         }
     }
@@ -80,19 +77,6 @@ async fn watch(server: Arc<Server>, health: Health, metrics: Arc<Metrics>) {
         metrics.upstream_healthy(&server.group, &server.label, server.is_eligible(Instant::now()));
         tokio::time::sleep(jittered(health.every)).await;
     }
-}
-
-/// Tries connections to a server without probes that is down, until one is made.
-async fn revive(server: Arc<Server>, limit: Duration, checking: Checking) {
-    while let Some(pause) = server.check_after() {
-        tokio::time::sleep(jittered(pause)).await;
-        match tokio::time::timeout(limit, open(&server)).await {
-            Ok(Ok(_)) => server.on_connected(),
-            Ok(Err(error)) => server.on_connect_failed(error.cause()),
-            Err(_) => server.on_connect_failed(Cause::ConnectTimeout),
-        }
-    }
-    drop(checking);
 }
 
 /// ±20 %, so that many gateways do not knock at once.
