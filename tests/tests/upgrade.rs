@@ -190,12 +190,12 @@ fn a_successor_finds_out_by_itself_when_a_server_without_probes_is_back() {
 #[test]
 fn a_successor_that_fails_changes_nothing() {
     let origin = Upstream::text("ok");
-    let gateway = Setup::before(&origin).own_binary().section("[limits]\nupgrade = \"700ms\"").start();
+    let gateway = Setup::before(&origin).own_binary().section("[limits]\nupgrade = \"4s\"").start();
     let binary = std::fs::read(gateway.directory().path().join("weir")).unwrap();
     let load = Load::start(gateway.plain(), 2, &Request::get("/"));
     let cases = [
         ("#!/bin/sh\necho broken >&2\nexit 3\n", "exit status: 3"),
-        ("#!/bin/sh\necho $$ > hung\nexec sleep 60\n", "not ready within 700ms"),
+        ("#!/bin/sh\necho $$ > hung\nexec sleep 60\n", "not ready within 4s"),
         ("#!/bin/sh\nexec sleep 60 <&-\n", "ended"),
         ("no program at all", "cannot start"),
     ];
