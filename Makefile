@@ -7,7 +7,7 @@ GUESTS    := $(notdir $(patsubst %/,%,$(wildcard tests/fixtures/guests/*/)))
 WASM      := --profile policies --target wasm32-wasip2
 OUT       := $(or $(CARGO_TARGET_DIR),target)/wasm32-wasip2/policies
 
-FUZZ      := head response chunks http2 proxy_header client_hello
+FUZZ      := head response chunks http2 frames proxy_header client_hello
 FUZZ_DIR  := $(abspath $(or $(CARGO_TARGET_DIR),target))/fuzz
 FUZZ_SECONDS ?= 600
 HOST      = $(shell rustc -vV | sed -n 's/^host: //p')

@@ -15,8 +15,8 @@ use weir_tests::{Connection, Gateway, LONG, Reply, Request, Setup, Upstream, eve
 const CANCEL: u32 = 8;
 const ENHANCE_YOUR_CALM: u32 = 11;
 const INITIAL_WINDOW_SIZE: u16 = 4;
-/// Memory that an attack may leave behind: buffers that the allocator keeps, no more.
-const GROWTH: u64 = 24 << 20;
+/// Memory that an attack may cost: a hundred streams, each with a piece of 64 KiB in three hands, and what the allocator keeps.
+const GROWTH: u64 = 40 << 20;
 
 struct Stage {
     origin: Upstream,
@@ -141,6 +141,9 @@ fn get(stream: u32, path: &str) -> Vec<u8> {
     Frame::headers(stream, &fields(path), true).bytes()
 }
 
+/// The bytes of an attack's step.
+type Piece<'a> = &'a dyn Fn(u32) -> Vec<u8>;
+
 /// Sends pieces until the connection takes no more.
 fn flood(client: &mut Http2, most: u32, piece: impl Fn(u32) -> Vec<u8>) {
     for number in 0..most {
@@ -232,7 +235,7 @@ fn floods_of_frames_that_must_be_answered_or_mean_nothing_end_the_connection() {
     let settings = Frame::settings(&[(INITIAL_WINDOW_SIZE, 65_535)]).bytes();
     let ping = Frame::new(kind::PING, 0, 0, [0; 8]).bytes();
     let update = Frame::window_update(0, 1).bytes();
-    let cases: [(&str, &dyn Fn(u32) -> Vec<u8>); 5] = [
+    let cases: [(&str, Piece<'_>); 5] = [
         ("h2_settings_flood", &|_| settings.repeat(100)),
         ("h2_ping_flood", &|_| ping.repeat(100)),
         ("h2_window_update_flood", &|_| update.repeat(100)),
@@ -336,6 +339,21 @@ fn answers_that_the_client_does_not_let_flow_are_given_up() {
             stage.gateway.admin("GET /metrics").text().lines().any(|line| line == "weir_active_requests 0")
         });
     }
+}
+
+#[test]
+fn a_socket_that_takes_nothing_is_given_up() {
+    let stage = Stage::with("write_idle = \"1s\"");
+    let ended = stage.attack("h2_stalled", |client| {
+        client.send(&Frame::settings(&[(INITIAL_WINDOW_SIZE, 0x7fff_ffff)])).unwrap();
+        client.send(&Frame::window_update(0, 0x7000_0000)).unwrap();
+        // More than the system holds between two sockets.
+        for number in 0..90 {
+            client.raw(&get(stream(number), "/large")).unwrap();
+        }
+        stage.line("h2_stalled");
+    });
+    assert!(ended.after < LONG, "{:?}", ended.after);
 }
 
 #[test]

@@ -63,6 +63,9 @@ fn connections_over_the_limit_are_closed_and_others_served() {
     }
     let refused = Connection::open(gateway.plain()).and_then(|mut client| client.ask(&Request::get("/")));
     assert!(refused.is_err(), "{refused:?}");
+    let line = gateway.log_where(|line| line["reason"] == "too_many_connections");
+    assert_eq!(line["event"], "connection", "{line}");
+    assert_eq!(gateway.metric("weir_connections_refused_total{reason=\"too_many_connections\"}"), 1.0);
     assert_eq!(held[0].ask(&Request::get("/")).unwrap().status, 200);
     held.pop();
     eventually(LONG, "a place is free again", || {

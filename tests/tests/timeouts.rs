@@ -150,9 +150,27 @@ fn who_does_not_read_the_answer_is_cut() {
     let memory = gateway.memory();
     let mut clients: Vec<Connection> = (0..20).map(|_| gateway.connect()).collect();
     clients.iter_mut().for_each(|client| client.send(Request::get("/").bytes()).unwrap());
-    eventually(LONG, "each is cut", || lines(&gateway, "client_gone") == 20);
+    eventually(LONG, "each is cut", || lines(&gateway, "client_stalled") == 20);
     let grown = gateway.memory().saturating_sub(memory);
     assert!(grown < 64 << 20, "{grown} bytes for 20 answers of 256 MiB");
+}
+
+#[test]
+fn half_a_handshake_is_not_waited_for() {
+    let origin = Upstream::text("ok");
+    let authority = Authority::new();
+    let pair = authority.issue(Kind::Ecdsa, &["site.test"]);
+    let gateway = Setup::before(&origin).certificate(&pair).section("[limits]\ntls_handshake = \"1s\"").start();
+    let open = || Connection::open(gateway.tls()).unwrap();
+    let mut silent: Vec<Connection> = (0..100).map(|_| open()).collect();
+    // Every other one sends the start of a record.
+    silent.iter_mut().step_by(2).for_each(|client| client.send([0x16, 3, 1, 2, 0, 1]).unwrap());
+    while lines(&gateway, "tls_handshake_timeout") < 100 {
+        let answer = authority.connect(gateway.tls(), "site.test").and_then(|mut client| client.ask(&Request::get("/")));
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    assert!(silent.iter_mut().all(Connection::is_closed));
+    assert!(gateway.metric("weir_connections_refused_total{reason=\"tls_handshake_timeout\"}") >= 100.0);
 }
 
 #[test]

@@ -405,6 +405,13 @@ impl ResponseBody {
         self
     }
 
+    /// The client takes nothing of it, and is waited for no longer.
+    pub fn stalled(&mut self) {
+        if let Some(finish) = &mut self.finish {
+            "client_stalled".clone_into(&mut finish.record.reason);
+        }
+    }
+
     fn end(&mut self, end: End<'_>) {
         self.busy = None;
         if let Some(mut finish) = self.finish.take() {

@@ -110,8 +110,10 @@ struct Manner {
 /// How the writing of an answer ended.
 enum Written {
     Whole,
-    /// The client has gone, or takes nothing.
+    /// The client has gone.
     Gone,
+    /// The client is there and takes nothing.
+    Stalled,
     /// The body broke off. Whether the client can tell by itself that something is missing.
     Cut {
         evident: bool,
@@ -278,6 +280,13 @@ impl Session {
         match poll_fn(|context| writer.poll(context, Pin::new(&mut body))).await {
             Written::Whole => {}
             Written::Gone => return false,
+            Written::Stalled => {
+                // What the system holds for a client that does not read is given up with the rest.
+                self.downstream.borrow().wire.reset();
+                self.lingers = false;
+                body.stalled();
+                return false;
+            }
             Written::Cut { evident } => {
                 if !evident {
                     self.downstream.borrow().wire.reset();
@@ -441,7 +450,7 @@ impl Writer<'_> {
                         _ => Instant::now(),
                     };
                     self.stuck = Some((since, sent));
-                    return self.deadline.poll(context, after(since, self.wait)).map(|()| Written::Gone);
+                    return self.deadline.poll(context, after(since, self.wait)).map(|()| Written::Stalled);
                 }
             }
             if self.over {

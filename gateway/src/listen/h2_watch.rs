@@ -125,6 +125,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
         io::Error::from(io::ErrorKind::ConnectionAborted)
     }
 
+    /// A socket that takes nothing is one more way of not reading.
+    fn note_stalled<T>(&self, polled: &Poll<io::Result<T>>) {
+        if matches!(polled, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut) {
+            drop(self.ended.set((Reason::Stalled, self.account.summary())));
+        }
+    }
+
     /// What follows every write: the verdict on it comes with the next call, since these bytes are out.
     fn wrote(&mut self, context: &mut Context<'_>, bytes: &[u8]) {
         let verdict = self.account.wrote(bytes);
@@ -174,6 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
             return Poll::Ready(Err(watched.end(context, ENHANCE_YOUR_CALM)));
         }
         let polled = Pin::new(&mut watched.inner).poll_write(context, bytes);
+        watched.note_stalled(&polled);
         if let Poll::Ready(Ok(length)) = polled {
             watched.wrote(context, bytes.get(..length).unwrap_or_default());
         }
@@ -190,6 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
             return Poll::Ready(Err(watched.end(context, ENHANCE_YOUR_CALM)));
         }
         let polled = Pin::new(&mut watched.inner).poll_write_vectored(context, buffers);
+        watched.note_stalled(&polled);
         if let Poll::Ready(Ok(length)) = polled {
             let mut left = length;
             for buffer in buffers {
@@ -210,7 +219,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         if watched.is_over {
             return Poll::Ready(Err(watched.end(context, ENHANCE_YOUR_CALM)));
         }
-        Pin::new(&mut watched.inner).poll_flush(context)
+        let polled = Pin::new(&mut watched.inner).poll_flush(context);
+        watched.note_stalled(&polled);
+        polled
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -10,6 +10,7 @@
 //! | `response` | a server's answer | the same in every split; where hyper reads an answer too, it is the same |
 //! | `chunks` | a chunked body | the verdict of [`reference::chunked`], in every split |
 //! | `http2` | frames behind a preface | no panic; a head that the guard accepts is one it would accept as HTTP/1 |
+//! | `frames` | frames of both directions | the same account of them in every split |
 //! | `proxy_header` | the start of a connection | the same answer in every split, and nothing behind the header is consumed |
 //! | `client_hello` | the start of a connection | a hello is a hello only once it is whole, and whatever follows it |
 

@@ -1,2 +1,3 @@
+pub mod abuse;
 pub mod authority;
 pub mod guard;

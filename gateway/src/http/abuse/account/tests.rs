@@ -53,6 +53,42 @@ fn reset(number: u32) -> Vec<u8> {
 }
 
 #[test]
+fn any_bytes_are_taken_and_splitting_them_changes_nothing() {
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    let now = Instant::now();
+    for _ in 0..300 {
+        // Headers of frames that are mostly plausible, with anything behind them.
+        let mut bytes = PREFACE.to_vec();
+        for _ in 0..next() % 400 {
+            let length = (next() % 40) as usize;
+            let payload: Vec<u8> = (0..length).map(|_| next() as u8).collect();
+            bytes.extend(frame((next() % 11) as u8, next() as u8, (next() % 20) as u32, &payload));
+        }
+        let (mut whole, mut split) = (Account::new(LIMITS), Account::new(LIMITS));
+        let (mut whole_server, mut split_server) = (Account::new(LIMITS), Account::new(LIMITS));
+        let verdict = whole.read(&bytes, || now);
+        let said = whole_server.wrote(&bytes[PREFACE.len()..]);
+        let (mut verdicts, mut words) = (None, None);
+        for piece in bytes.chunks(1 + (next() % 30) as usize) {
+            let read = split.read(piece, || now);
+            verdicts = verdicts.or(read);
+        }
+        for piece in bytes[PREFACE.len()..].chunks(1 + (next() % 30) as usize) {
+            let wrote = split_server.wrote(piece);
+            words = words.or(wrote);
+        }
+        assert_eq!((verdict, whole.summary(), whole.needs_clock()), (verdicts, split.summary(), split.needs_clock()));
+        assert_eq!((said, whole_server.summary()), (words, split_server.summary()));
+    }
+}
+
+#[test]
 fn every_flood_ends_at_its_limit() {
     check(Reason::RapidReset, RESETS + 1, |_, number| (reset(number), at(0)));
     check(Reason::RapidReset, PREMATURE, |_, number| (reset(number), at(100 * number)));
