@@ -214,6 +214,17 @@ impl Connection {
         self.wire.some().map_or_else(|error| error.kind() != io::ErrorKind::WouldBlock, |bytes| bytes.is_empty())
     }
 
+    /// Reads whatever comes within this time; empty at the end.
+    ///
+    /// # Errors
+    /// The connection's, or nothing came.
+    pub fn next_within(&mut self, time: std::time::Duration) -> io::Result<Vec<u8>> {
+        self.tcp.set_read_timeout(Some(time))?;
+        let read = self.wire.some();
+        self.tcp.set_read_timeout(Some(LONG))?;
+        read
+    }
+
     /// Ends this end's half.
     ///
     /// # Errors

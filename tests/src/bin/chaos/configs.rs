@@ -18,11 +18,13 @@ pub(crate) struct Addresses {
     pub(crate) primary: SocketAddr,
     /// The server to use when it is down.
     pub(crate) secondary: SocketAddr,
+    /// Whether they are asked for their health.
+    pub(crate) checks: bool,
 }
 
 /// nginx, as a daemon, because a binary is replaced only then: passive checks, an attempt at the backup for whatever may be tried again, and a failed server asked again after two seconds.
 pub(crate) fn nginx(directory: &Path, at: &Addresses) -> String {
-    let (directory, Addresses { proxy, primary, secondary }) = (directory.display(), at);
+    let (directory, Addresses { proxy, primary, secondary, .. }) = (directory.display(), at);
     format!(
         "daemon on;
 worker_processes 2;
@@ -66,7 +68,14 @@ server {{
 
 /// HAProxy: active checks, redispatch to another server at the first retry, retries for whatever it can repeat.
 pub(crate) fn haproxy(at: &Addresses) -> String {
-    let Addresses { proxy, primary, secondary } = at;
+    let Addresses { proxy, primary, secondary, checks } = at;
+    let checks = if *checks {
+        format!(
+            " option httpchk GET {HEALTH}\n default-server check inter 500ms fastinter 250ms fall 2 rise 2 observe layer4 error-limit 3 on-error mark-down\n"
+        )
+    } else {
+        String::new()
+    };
     format!(
         "global
  maxconn 4096
@@ -86,9 +95,7 @@ frontend in
  bind {proxy}
  default_backend origin
 backend origin
- option httpchk GET {HEALTH}
- default-server check inter 500ms fastinter 250ms fall 2 rise 2 observe layer4 error-limit 3 on-error mark-down
- server primary {primary}
+{checks} server primary {primary}
  server secondary {secondary} backup
 "
     )
@@ -96,7 +103,8 @@ backend origin
 
 /// Weir. `note` changes nothing but the file, so that there is something to reload.
 pub(crate) fn weir(directory: &Path, at: &Addresses, note: u64) -> String {
-    let (directory, Addresses { proxy, primary, secondary }) = (directory.display(), at);
+    let (directory, Addresses { proxy, primary, secondary, checks }) = (directory.display(), at);
+    let health = if *checks { format!("health = {{ path = \"{HEALTH}\", every = \"500ms\" }}\n") } else { String::new() };
     let first_byte = 60 + note % 60;
     format!(
         "[server]
@@ -109,8 +117,7 @@ access_log = \"off\"
 address = \"{proxy}\"
 [upstream.origin]
 servers = [{{ url = \"http://{primary}\" }}, {{ url = \"http://{secondary}\", priority = 1 }}]
-health = {{ path = \"{HEALTH}\", every = \"500ms\" }}
-timeouts = {{ connect = \"1s\", first_byte = \"{first_byte}s\" }}
+{health}timeouts = {{ connect = \"1s\", first_byte = \"{first_byte}s\" }}
 [[site]]
 name = \"chaos\"
 hosts = [\"{HOST}\"]

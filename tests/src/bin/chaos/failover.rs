@@ -1,5 +1,6 @@
 //! F1, F2, F3: what clients notice when upstreams die.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use weir_tests::BlackHole;
@@ -9,7 +10,7 @@ use crate::configs::HOST;
 use crate::error::Error;
 use crate::options::Options;
 use crate::report::{Goal, Value};
-use crate::stage::Stage;
+use crate::stage::{Kind, Stage};
 
 /// How long an upstream takes for an answer, so that there are requests under way when it dies.
 pub(crate) const DELAY: Duration = Duration::from_millis(10);
@@ -48,7 +49,8 @@ pub(crate) const F1: [(&str, Goal); 5] = [
 ///
 /// # Errors
 /// Nothing can be measured.
-pub(crate) fn f1(stage: &mut Stage, options: &Options) -> Result<Vec<Value>, Error> {
+pub(crate) fn f1(kind: Kind, program: &Path, options: &Options) -> Result<Vec<Value>, Error> {
+    let stage = &mut Stage::set(kind, program, DELAY, None)?;
     let kills = if options.quick { 2 } else { KILLS };
     let length = (BACK + DEAD + SERVES) * kills;
     let load = OpenLoop::start(Plan { length, clients: 128, ..Plan::to(stage.proxy, HOST) });
@@ -111,7 +113,8 @@ pub(crate) const F2: [(&str, Goal); 5] = [
 ///
 /// # Errors
 /// Nothing can be measured.
-pub(crate) fn f2(stage: &mut Stage, _: &Options) -> Result<Vec<Value>, Error> {
+pub(crate) fn f2(kind: Kind, program: &Path, _: &Options) -> Result<Vec<Value>, Error> {
+    let stage = &mut Stage::set(kind, program, DELAY, None)?;
     before(stage)?;
     stage.primary.kill();
     let hole = BlackHole::at(stage.primary.address);
@@ -138,7 +141,8 @@ pub(crate) const F3: [(&str, Goal); 3] =
 ///
 /// # Errors
 /// Nothing can be measured.
-pub(crate) fn f3(stage: &mut Stage, _: &Options) -> Result<Vec<Value>, Error> {
+pub(crate) fn f3(kind: Kind, program: &Path, _: &Options) -> Result<Vec<Value>, Error> {
+    let stage = &mut Stage::set(kind, program, DELAY, None)?;
     before(stage)?;
     stage.primary.kill();
     stage.secondary.kill();

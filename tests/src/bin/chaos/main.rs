@@ -16,6 +16,7 @@ mod options;
 mod reload;
 mod report;
 mod sessions;
+mod smuggling;
 mod soak;
 mod stage;
 
@@ -30,7 +31,7 @@ use weir_tests::tool;
 use error::Error;
 use options::{Options, Order};
 use report::{Goal, Row, Value};
-use stage::{Kind, Stage};
+use stage::Kind;
 
 /// The command line was wrong.
 const USAGE: u8 = 2;
@@ -64,8 +65,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Plays one figure on a stage that was set for it.
-type Play = fn(&mut Stage, &Options) -> Result<Vec<Value>, Error>;
+/// Plays one figure with one proxy.
+type Play = fn(Kind, &Path, &Options) -> Result<Vec<Value>, Error>;
 
 /// A figure: its number, its rows, and what happens.
 struct Figure {
@@ -75,12 +76,13 @@ struct Figure {
     play: Play,
 }
 
-const FIGURES: [Figure; 5] = [
+const FIGURES: [Figure; 6] = [
     Figure { id: "F1", title: "kill -9 and restart of the primary", rows: &failover::F1, play: failover::f1 },
     Figure { id: "F2", title: "a black-holed primary", rows: &failover::F2, play: failover::f2 },
     Figure { id: "F3", title: "all upstreams down", rows: &failover::F3, play: failover::f3 },
     Figure { id: "R1", title: "reloads", rows: &reload::RELOAD, play: reload::reload },
     Figure { id: "R1", title: "binary upgrades", rows: &reload::UPGRADE, play: reload::upgrade },
+    Figure { id: "R2", title: "malformed and smuggled requests", rows: &smuggling::R2, play: smuggling::r2 },
 ];
 
 fn figures(options: &Options) -> ExitCode {
@@ -91,7 +93,7 @@ fn figures(options: &Options) -> ExitCode {
         let measured = proxies.each_ref().map(|(kind, program)| {
             let program = program.as_deref()?;
             say(&format!("{} {}: {}", figure.id, figure.title, kind.name()));
-            play(figure, *kind, program, options)
+            (figure.play)(*kind, program, options)
                 .map_err(|error| {
                     say(&format!("FAILED: {} of {}: {error}", figure.id, kind.name()));
                     failed.push(format!("{} of {}: {error}", figure.id, kind.name()));
@@ -115,11 +117,6 @@ fn program(kind: Kind) -> Option<std::path::PathBuf> {
         tool::skipped(&format!("{} is not there", kind.name()));
     }
     found
-}
-
-fn play(figure: &Figure, kind: Kind, program: &Path, options: &Options) -> Result<Vec<Value>, Error> {
-    let mut stage = Stage::set(kind, program, failover::DELAY)?;
-    (figure.play)(&mut stage, options)
 }
 
 /// Says how lost requests ended.

@@ -1,22 +1,24 @@
 //! R1: what clients notice of reloads and of binary upgrades, with tunnels and downloads open.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use weir_tests::open_loop::{OpenLoop, Plan, Summary};
 
 use crate::configs::HOST;
 use crate::error::Error;
+use crate::failover;
 use crate::options::Options;
 use crate::report::{Goal, Value};
 use crate::sessions::Sessions;
-use crate::stage::Stage;
+use crate::stage::{Kind, Stage};
 
 /// Reloads, and how long they may take together: a peer that reloads slowly is not waited for.
 const RELOADS: usize = 1000;
-const RELOADING: Duration = Duration::from_secs(40);
+const RELOADING: Duration = Duration::from_secs(25);
 /// The same of upgrades.
 const UPGRADES: usize = 50;
-const UPGRADING: Duration = Duration::from_secs(40);
+const UPGRADING: Duration = Duration::from_secs(20);
 /// Load goes on for so long after the last order.
 const AFTER: Duration = Duration::from_secs(2);
 /// From one reload to the next, beside the time it takes: requests must run on every generation.
@@ -50,7 +52,8 @@ pub(crate) const UPGRADE: [(&str, Goal); 7] = [
 ///
 /// # Errors
 /// The proxy refuses.
-pub(crate) fn reload(stage: &mut Stage, options: &Options) -> Result<Vec<Value>, Error> {
+pub(crate) fn reload(kind: Kind, program: &Path, options: &Options) -> Result<Vec<Value>, Error> {
+    let stage = &mut Stage::set(kind, program, failover::DELAY, None)?;
     let count = if options.quick { RELOADS / 10 } else { RELOADS };
     under_load(stage, &Orders { count, limit: RELOADING, pause: PAUSE, give: Stage::reload })
 }
@@ -59,7 +62,8 @@ pub(crate) fn reload(stage: &mut Stage, options: &Options) -> Result<Vec<Value>,
 ///
 /// # Errors
 /// The proxy refuses or cannot do it.
-pub(crate) fn upgrade(stage: &mut Stage, options: &Options) -> Result<Vec<Value>, Error> {
+pub(crate) fn upgrade(kind: Kind, program: &Path, options: &Options) -> Result<Vec<Value>, Error> {
+    let stage = &mut Stage::set(kind, program, failover::DELAY, None)?;
     let count = if options.quick { UPGRADES / 10 } else { UPGRADES };
     under_load(stage, &Orders { count, limit: UPGRADING, pause: UPGRADE_PAUSE, give: Stage::upgrade })
 }

@@ -131,16 +131,18 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Starts the upstreams, which take so long for an answer, and the proxy, and waits until it answers.
+    /// Starts the upstreams, which take so long for an answer, and the proxy, and waits until it answers. An origin of one's own stands in
+    /// the place of the primary; it is not asked for its health.
     ///
     /// # Errors
     /// Something does not start.
-    pub(crate) fn set(kind: Kind, program: &Path, delay: Duration) -> Result<Self, Error> {
+    pub(crate) fn set(kind: Kind, program: &Path, delay: Duration, origin: Option<SocketAddr>) -> Result<Self, Error> {
         let scratch = Scratch::new();
         let primary = Server::start(&scratch, "primary", delay)?;
         let secondary = Server::start(&scratch, "secondary", delay)?;
         let proxy = sockets::free_address().map_err(Error::system("no free port"))?;
-        let at = Addresses { proxy, primary: primary.address, secondary: secondary.address };
+        let checks = origin.is_none();
+        let at = Addresses { proxy, primary: origin.unwrap_or(primary.address), secondary: secondary.address, checks };
         let directory = scratch.path().join(kind.name());
         fs::create_dir_all(directory.join("plugins")).map_err(Error::system("no directory"))?;
         let text = match kind {
@@ -202,7 +204,12 @@ impl Stage {
         self.orders += 1;
         match self.kind {
             Kind::Weir => {
-                let at = Addresses { proxy: self.proxy, primary: self.primary.address, secondary: self.secondary.address };
+                let at = Addresses {
+                    proxy: self.proxy,
+                    primary: self.primary.address,
+                    secondary: self.secondary.address,
+                    checks: true,
+                };
                 let text = configs::weir(&self.directory, &at, self.orders);
                 fs::write(self.directory.join("config.new"), text)
                     .and_then(|()| fs::rename(self.directory.join("config.new"), self.directory.join("config")))
