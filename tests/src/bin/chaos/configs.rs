@@ -101,7 +101,7 @@ backend origin
     )
 }
 
-/// Weir. `note` changes nothing but the file, so that there is something to reload.
+/// Weir, which prefers a server again about as soon as the others do, but ever later while it flaps. `note` changes nothing but the file, so that there is something to reload.
 pub(crate) fn weir(directory: &Path, at: &Addresses, note: u64) -> String {
     let (directory, Addresses { proxy, primary, secondary, checks }) = (directory.display(), at);
     let health = if *checks { format!("health = {{ path = \"{HEALTH}\", every = \"500ms\" }}\n") } else { String::new() };
@@ -117,7 +117,8 @@ access_log = \"off\"
 address = \"{proxy}\"
 [upstream.origin]
 servers = [{{ url = \"http://{primary}\" }}, {{ url = \"http://{secondary}\", priority = 1 }}]
-{health}timeouts = {{ connect = \"1s\", first_byte = \"{first_byte}s\" }}
+{health}failback = {{ after = \"500ms\", ramp = \"1s\" }}
+timeouts = {{ connect = \"1s\", first_byte = \"{first_byte}s\" }}
 [[site]]
 name = \"chaos\"
 hosts = [\"{HOST}\"]

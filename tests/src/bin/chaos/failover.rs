@@ -21,7 +21,7 @@ const DEAD: Duration = Duration::from_millis(700);
 /// How long it serves before it dies again.
 const SERVES: Duration = Duration::from_millis(1500);
 /// How long a proxy may take to send requests to the primary again.
-const BACK: Duration = Duration::from_secs(20);
+const BACK: Duration = Duration::from_secs(25);
 /// The length of the load before and after an event.
 const BEFORE: Duration = Duration::from_secs(2);
 const AFTER: Duration = Duration::from_secs(8);

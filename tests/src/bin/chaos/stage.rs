@@ -89,6 +89,14 @@ impl Server {
         Ok(())
     }
 
+    /// Starts it again if it is dead.
+    ///
+    /// # Errors
+    /// It does not listen.
+    pub(crate) fn revive(&mut self) -> Result<(), Error> {
+        if self.process.is_some() { Ok(()) } else { self.begin() }
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

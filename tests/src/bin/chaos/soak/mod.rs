@@ -31,6 +31,9 @@ const LOG: &str = "decisions.jsonl";
 const TLS_IDS: u64 = 1 << 40;
 /// From sample to sample.
 const SAMPLE: Duration = Duration::from_secs(1);
+/// Seconds from one death of a server to the next, and how long it stays dead.
+const PERIOD: u64 = 18;
+const DOWN: u64 = 3;
 /// How long the gateway may take to close what it holds once nobody asks: an unused upstream connection is kept for 30 s.
 const REST: Duration = Duration::from_secs(45);
 /// Descriptors that may be open more at rest than at first: a log that was opened with the first line, a connection of each worker.
@@ -43,9 +46,10 @@ const AT_REST: usize = 12;
 pub(crate) fn run(length: Duration) -> Result<bool, Error> {
     let scratch = Scratch::new();
     let authority = Authority::new();
-    let mut primary = Server::start(&scratch, "primary", DELAY)?;
+    let primary = Server::start(&scratch, "primary", DELAY)?;
     let secondary = Server::start(&scratch, "secondary", DELAY)?;
     let gateway = Arc::new(gateway(&authority, &primary, &secondary));
+    let mut servers = [primary, secondary];
     let at_first = usage_of(gateway.id()).unwrap_or_default().descriptors;
 
     let plan = Plan { rate: PLAIN, length, ..Plan::to(gateway.plain(), HOST) };
@@ -56,13 +60,13 @@ pub(crate) fn run(length: Duration) -> Result<bool, Error> {
     let sessions = Sessions::start(gateway.plain());
     let stop = Arc::new(AtomicBool::new(false));
     let actors = actors::start(&Gates { gateway: Arc::clone(&gateway), stop: Arc::clone(&stop) });
-    let (samples, kills) = sample_and_flap(&gateway, &mut primary, &plain, length)?;
+    let (samples, kills) = sample_and_flap(&gateway, &mut servers, &plain, length)?;
     stop.store(true, Ordering::SeqCst);
     let counts: Vec<Count> = actors.into_iter().filter_map(|actor| actor.join().ok()).collect();
     let seen: Vec<Seen> = [plain.stop(), tls.stop()].concat();
     let held = sessions.finish();
 
-    let mut checks = verdict::requests(&seen, &kills, &executed(&[primary.journal(), secondary.journal()]));
+    let mut checks = verdict::requests(&seen, &kills, &executed(&servers.each_ref().map(Server::journal)));
     checks.extend(verdict::growth(&samples, length));
     checks.extend(counts.iter().map(verdict::actor));
     checks.push(at_rest(&gateway, at_first));
@@ -86,10 +90,10 @@ fn gateway(authority: &Authority, primary: &Server, secondary: &Server) -> Gatew
         .start()
 }
 
-/// Looks at the gateway every second, and kills the primary now and then; answers when that was on the clock of the load.
+/// Looks at the gateway every second, and kills a server now and then; answers when that was on the clock of the load.
 fn sample_and_flap(
     gateway: &Gateway,
-    primary: &mut Server,
+    servers: &mut [Server; 2],
     load: &OpenLoop,
     length: Duration,
 ) -> Result<(Vec<Sample>, Vec<Event>), Error> {
@@ -101,20 +105,22 @@ fn sample_and_flap(
             Some(usage) => samples.push(Sample { time: started.elapsed(), memory: usage.memory, descriptors: usage.descriptors }),
             None => return Err(Error::Void { why: format!("the gateway is gone; it said:\n{}", gateway.stderr()) }),
         }
-        // Fifteen seconds up, three down.
-        match (second % 18 >= 15, down) {
+        // Fifteen seconds up, three down, in turn: one that flaps is preferred ever later, and the other serves.
+        let [primary, secondary] = &mut *servers;
+        let server = if (second / PERIOD).is_multiple_of(2) { primary } else { secondary };
+        match (second % PERIOD >= PERIOD - DOWN, down) {
             (true, false) => {
                 let before = load.elapsed();
-                primary.kill();
+                server.kill();
                 kills.push((before, load.elapsed()));
             }
-            (false, true) => primary.begin()?,
+            (false, true) => servers.iter_mut().try_for_each(Server::revive)?,
             _ => continue,
         }
         down = !down;
     }
     if down {
-        primary.begin()?;
+        servers.iter_mut().try_for_each(Server::revive)?;
     }
     Ok((samples, kills))
 }
