@@ -21,6 +21,8 @@ const SILENCE: Duration = Duration::from_secs(600);
 /// Bytes of a download's piece, and from one to the next.
 const PIECE: usize = 16 * 1024;
 const PIECE_PAUSE: Duration = Duration::from_millis(50);
+/// The answer to the key of RFC 6455, section 1.3, which clients of the tunnel send: HAProxy verifies it.
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// Interim answers of [`Fault::ManyInterim`].
 const INTERIM: usize = 100;
 
@@ -89,7 +91,8 @@ fn answer(id: &str, text: &str) -> Vec<u8> {
 
 /// Every byte comes back.
 fn tunnel(wire: &mut Wire) -> io::Result<()> {
-    wire.send(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")?;
+    let upgrade = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket";
+    wire.send(format!("{upgrade}\r\nsec-websocket-accept: {ACCEPT}\r\n\r\n").as_bytes())?;
     loop {
         let bytes = wire.some()?;
         if bytes.is_empty() {

@@ -44,7 +44,7 @@ map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
 upstream origin {{
   zone origin 128k;
   server {primary} max_fails=1 fail_timeout=2s;
-  server {secondary} backup;
+  server {secondary} backup max_fails=0;
   keepalive 64;
 }}
 server {{

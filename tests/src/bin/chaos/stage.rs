@@ -19,6 +19,8 @@ use crate::error::Error;
 const READY: Duration = Duration::from_secs(20);
 /// How long an order to a proxy may take.
 const ORDER: Duration = Duration::from_secs(10);
+/// After so long it is given again.
+const REPEAT: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(5);
 
 /// A proxy that can be put on the stage.
@@ -276,8 +278,15 @@ impl Stage {
     fn signal_and_wait(&self, signal: Signal) -> Result<(), Error> {
         let id = self.id();
         let before = children(id);
-        process::send(signal, id);
-        let renewed = wait_for(|| children(id).iter().any(|child| !before.contains(child)).then_some(()));
+        let mut sent: Option<Instant> = None;
+        let renewed = wait_for(|| {
+            // A master that is still busy with the last order may miss this one.
+            if sent.is_none_or(|at| at.elapsed() > REPEAT) {
+                process::send(signal, id);
+                sent = Some(Instant::now());
+            }
+            children(id).iter().any(|child| !before.contains(child)).then_some(())
+        });
         renewed.map_err(|error| Error::Void { why: format!("{error}; it said:\n{}", self.process.said()) })
     }
 }
