@@ -225,7 +225,8 @@ impl Session {
         let request = Request::from_parts(parts, ClientBody::Http1(RequestBytes::of(&self.downstream)));
         let answer = {
             let downstream = &self.downstream;
-            let mut handling = pin!(pipeline::handle(Rc::clone(&self.worker), Rc::clone(&self.conn), request));
+            // On the heap, so that a connection that waits for its next request does not hold room for one.
+            let mut handling = Box::pin(pipeline::handle(Rc::clone(&self.worker), Rc::clone(&self.conn), request));
             poll_fn(|context| {
                 if let Poll::Ready(answer) = handling.as_mut().poll(context) {
                     return Poll::Ready(answer.ok());
