@@ -79,11 +79,19 @@ impl Host {
             return Err(LoadError::TooLarge { bytes: size, limit: MAX_PLUGIN_BYTES });
         }
         inspect::check_header(bytes)?;
-        let component = Component::new(&self.engine, bytes).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
+        let component = self.compile(bytes)?;
         let imports = inspect::check_type(&component)?;
         let pre = self.link(&component)?;
         let manifest = self.describe(name, &pre).await?;
         Ok(Arc::new(Plugin { name: name.into(), digest: digest(bytes).into(), bytes: bytes.len(), manifest, imports, pre }))
+    }
+
+    /// Compiles on threads that end with it: memory that a compiler has used and freed stays with the threads that used it.
+    fn compile(&self, bytes: &[u8]) -> Result<Component, LoadError> {
+        let failed = |error: &dyn std::fmt::Display| LoadError::Compile(format!("{error:#}"));
+        let threads = rayon::ThreadPoolBuilder::new().thread_name(|number| format!("weir-compile-{number}"));
+        let threads = threads.build().map_err(|error| failed(&error))?;
+        threads.install(|| Component::new(&self.engine, bytes)).map_err(|error| failed(&error))
     }
 
     fn link(&self, component: &Component) -> Result<PolicyPre<GuestState>, LoadError> {

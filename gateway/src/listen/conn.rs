@@ -75,7 +75,8 @@ pub async fn run(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, listen
     let Some(config) = &snapshot.tls else { return };
     let limit = limits.tls_handshake;
     let admit = |sni: Option<&str>| is_refused_by_outage(&snapshot, sni);
-    match tokio::time::timeout(limit, handshake::accept(stream, config, admit)).await {
+    // On the heap, as the other steps that come once: what a connection holds while it waits for requests is smaller without them.
+    match Box::pin(tokio::time::timeout(limit, handshake::accept(stream, config, admit))).await {
         Ok(Ok((stream, info))) => {
             let is_h2 = info.alpn.as_deref() == Some("h2");
             let conn = opened.conn(Some(info), permit);
@@ -90,7 +91,7 @@ pub async fn run(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, listen
             let age = age(limits.connection_age, peer);
             let waits = Waits { idle: limits.idle, head: limits.idle, write: limits.write_idle, age };
             let stream = Timed::new(stream, Arc::clone(&conn.activity), waits);
-            serve::http2(worker, conn, stream).await;
+            Box::pin(serve::http2(worker, conn, stream)).await;
         }
         Ok(Err(HandshakeError { info, reason, detail })) => {
             lost(&worker, &listening, peer, client, info, reason, detail);
