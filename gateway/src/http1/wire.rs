@@ -101,6 +101,8 @@ pub struct Wire {
     reading: usize,
     /// Bytes handed to the socket since [`Wire::begin`].
     sent: u64,
+    /// Whether TLS may keep records that the socket has not taken.
+    kept: bool,
 }
 
 impl Wire {
@@ -116,6 +118,7 @@ impl Wire {
             closing: b"",
             reading: MIN_READ,
             sent: 0,
+            kept: false,
         }
     }
 
@@ -183,9 +186,8 @@ impl Wire {
         !self.behind.is_empty() || self.output.len() > COPIED
     }
 
-    /// Whether nothing waits to be written.
-    #[must_use]
-    pub fn is_flushed(&self) -> bool {
+    /// Whether all that was added has been handed over, to the socket or to TLS.
+    fn is_taken(&self) -> bool {
         self.written == self.output.len() && self.behind.is_empty()
     }
 
@@ -194,10 +196,7 @@ impl Wire {
     /// # Errors
     /// The connection's.
     pub fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_flushed() {
-            return Poll::Ready(Ok(()));
-        }
-        while !self.is_flushed() {
+        while !self.is_taken() {
             let front = self.output.get(self.written..).unwrap_or_default();
             let io = Pin::new(&mut self.io);
             let wrote = if self.behind.is_empty() {
@@ -213,16 +212,18 @@ impl Wire {
         }
         self.output.clear();
         self.written = 0;
-        match &self.io {
-            Io::Tcp(_) => Poll::Ready(Ok(())),
-            // TLS keeps records that the socket did not take.
-            Io::Accepted(_) | Io::Opened(_) => Pin::new(&mut self.io).poll_flush(context),
+        // TLS keeps records that the socket did not take: nobody else sends them, and the other side may be waiting for them.
+        if self.kept {
+            ready!(Pin::new(&mut self.io).poll_flush(context))?;
+            self.kept = false;
         }
+        Poll::Ready(Ok(()))
     }
 
     /// The socket has taken so many bytes.
     fn took(&mut self, wrote: usize) {
         self.sent += wrote as u64;
+        self.kept = !matches!(self.io, Io::Tcp(_));
         let of_front = wrote.min(self.output.len() - self.written);
         self.written += of_front;
         let of_behind = (wrote - of_front).min(self.behind.len());
@@ -263,5 +264,63 @@ impl Wire {
     pub fn reset(&self) {
         // A socket that is gone already needs no reset.
         drop(self.io.tcp().set_zero_linger());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Waker;
+    use std::time::Duration;
+
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use tokio::net::TcpListener;
+    use tokio::task::unconstrained;
+
+    use super::*;
+
+    type Client = tokio_rustls::client::TlsStream<TcpStream>;
+
+    /// Both ends of a TLS session over the loopback.
+    async fn session() -> (Wire, Client) {
+        let own = rcgen::generate_simple_self_signed(["site.test".to_owned()]).unwrap();
+        let (certificate, key) = (own.cert.der().clone(), PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate.clone()).unwrap();
+        let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+        let server = server.unwrap().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+        let client = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let client = client.unwrap().with_root_certificates(roots).with_no_client_auth();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let accepted = listener.accept().await.unwrap().0;
+        let name = ServerName::try_from("site.test").unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+        let (client, server) = tokio::join!(connector.connect(name, tcp), acceptor.accept(accepted));
+        (Wire::new(Io::Accepted(Box::new(server.unwrap()))), client.unwrap())
+    }
+
+    #[test]
+    fn what_tls_keeps_is_sent_when_the_socket_takes_it() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(unconstrained(async {
+            let (mut wire, mut client) = session().await;
+            let mut context = Context::from_waker(Waker::noop());
+            let mut added = 0;
+            // Pieces that TLS takes whole, until it cannot pass one on.
+            while wire.poll_send(&mut context).is_ready() {
+                wire.push(Bytes::from(vec![b'w'; 20_000]), b"");
+                added += 20_000;
+            }
+            assert!(wire.is_taken());
+            assert!(wire.poll_send(&mut context).is_pending(), "the client has read nothing yet");
+            let mut got = vec![0; added];
+            let both =
+                async { tokio::join!(std::future::poll_fn(|context| wire.poll_send(context)), client.read_exact(&mut got)) };
+            let (sent, read) = tokio::time::timeout(Duration::from_secs(10), both).await.expect("all of it arrives");
+            assert_eq!((sent.unwrap(), read.unwrap()), ((), added));
+        }));
     }
 }
