@@ -133,7 +133,8 @@ impl<'a> Reader<'a> {
             method,
             target,
             version: line.version,
-            expects: fields.expects,
+            // HTTP/1.0 knows no interim answers: such a client would take one for the answer (RFC 9110, section 10.1.1).
+            expects: fields.expects && line.version == Version::HTTP_11,
             body,
             upgrade,
             persistent: fields.persistent(line),
