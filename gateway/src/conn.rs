@@ -39,7 +39,7 @@ pub struct TlsInfo {
     pub suite: String,
     /// Server name the client asked for, lower case.
     pub sni: Option<String>,
-    /// `h2`, `http/1.1`, or none offered.
+    /// `h2`, `http/1.1`, `http/1.0`, or none offered.
     pub alpn: Option<String>,
     /// JA4 fingerprint of the ClientHello.
     pub ja4: Option<String>,

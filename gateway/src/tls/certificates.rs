@@ -61,7 +61,7 @@ pub fn server_config(
         ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12]);
     let builder = builder.map_err(|error| vec![unplaced(format!("TLS cannot be set up: {error}"))])?;
     let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(table));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     config.ignore_client_order = true;
     config.ticketer = Arc::clone(ticketer);
     config.send_tls13_tickets = 1;
