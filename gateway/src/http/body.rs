@@ -320,7 +320,8 @@ impl Body for RequestBody {
         let rest = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
         let mut hint = SizeHint::new();
         hint.set_lower(held + rest.lower());
-        if let Some(upper) = rest.upper() {
+        // A body with trailers is not sent with its length: there is no place for them then.
+        if let Some(upper) = rest.upper().filter(|_| self.trailers.is_none()) {
             hint.set_upper(held + upper);
         }
         hint
