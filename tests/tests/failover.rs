@@ -203,6 +203,18 @@ fn a_server_that_fails_gets_little_more_than_what_is_asked() {
 }
 
 #[test]
+fn a_head_that_broke_off_is_an_answer_that_had_begun() {
+    for begun in [&b"HTTP/1.1 200 OK\r\ncontent-le"[..], b"HTTP/1.1 103 Early Hints\r\n\r\n"] {
+        let primary = Upstream::scripted(move |_| Reply::Last(begun.to_vec()));
+        let secondary = Upstream::text("secondary");
+        let gateway = Setup::before_servers(&[(&primary.url(), 0), (&secondary.url(), 1)]).start();
+        let answer = gateway.get("/");
+        assert_eq!((answer.status, &gateway.log_of(&answer)["reason"]), (502, &"upstream_bad_response".into()));
+        assert_eq!((primary.count(), secondary.count()), (1, 0), "{}", begun.escape_ascii());
+    }
+}
+
+#[test]
 fn a_response_that_broke_off_is_cut_and_never_sent_again() {
     let primary = Upstream::scripted(|_| Reply::Last(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_vec()));
     let secondary = Upstream::text("secondary");

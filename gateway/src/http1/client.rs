@@ -169,6 +169,10 @@ impl Sending {
                 }
             }
             match wire.poll_fill(context) {
+                // What has begun to answer has been at work: such a request is not one that nobody looked at.
+                Poll::Ready(Ok(0) | Err(_)) if self.interim > 0 || !wire.input.is_empty() => {
+                    return Poll::Ready(Err(Error::BadResponse));
+                }
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Error::Reset)),
                 // A head that comes drop by drop is no progress: the limit holds for all of it.
                 Poll::Ready(Ok(_)) => {}
