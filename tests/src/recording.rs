@@ -5,9 +5,12 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Most bytes of a request that are kept.
 const MAX_REQUEST: usize = 4 << 20;
+/// Longest wait for the readers of what has arrived.
+const CATCH_UP: Duration = Duration::from_secs(10);
 
 /// A request that was read strictly.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,10 +66,31 @@ pub struct Seen {
 #[derive(Debug, Default)]
 struct Log {
     seen: Seen,
-    /// Of each connection: its end of bytes, or how many came that are no whole request yet.
-    pending: Vec<usize>,
-    connections: Vec<TcpStream>,
-    accepted: usize,
+    connections: Vec<Open>,
+    /// Own connections that are not accepted yet: once they are, so is whatever was connected before them.
+    marks: Vec<SocketAddr>,
+}
+
+/// A connection that was accepted.
+#[derive(Debug)]
+struct Open {
+    stream: TcpStream,
+    /// Bytes that are no whole request yet.
+    pending: usize,
+    /// Somebody reads it.
+    open: bool,
+}
+
+impl Log {
+    fn pending(&self) -> usize {
+        self.connections.iter().filter(|connection| connection.pending > 0).count()
+    }
+
+    /// No byte waits for its reader.
+    fn is_read(&self) -> bool {
+        let read = |stream| rustix::io::ioctl_fionread(stream).is_ok_and(|bytes| bytes == 0);
+        self.connections.iter().all(|connection| !connection.open || read(&connection.stream))
+    }
 }
 
 type Script = dyn Fn(&Strict) -> Vec<u8> + Send + Sync;
@@ -102,7 +126,7 @@ impl Recording {
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }
-                let number = enter(&own, &stream);
+                let Some(number) = enter(&own, &stream) else { continue };
                 let (own, script) = (Arc::clone(&own), Arc::clone(&script));
                 std::thread::spawn(move || {
                     let ended = converse(&own, number, &stream, script.as_ref());
@@ -120,24 +144,47 @@ impl Recording {
         format!("http://{}", self.address)
     }
 
-    /// What arrived since the last call; what is pending is told again.
+    /// What arrived since the last call, bytes that wait to be read among it; what is pending is told again.
     #[must_use]
     pub fn take(&self) -> Seen {
+        self.catch_up();
         let mut log = lock(&self.log);
-        let pending = log.pending.iter().filter(|bytes| **bytes > 0).count();
+        let pending = log.pending();
         Seen { pending, ..std::mem::take(&mut log.seen) }
     }
 
-    /// Connections that are open and within a request.
+    /// Connections that are open and within a request, after what waits to be read was read.
     #[must_use]
     pub fn pending(&self) -> usize {
-        lock(&self.log).pending.iter().filter(|bytes| **bytes > 0).count()
+        self.catch_up();
+        lock(&self.log).pending()
+    }
+
+    /// Waits until every connection that was made before this call is accepted and every byte that came on one is read, so that what a
+    /// busy machine has not let this origin see yet is not taken for nothing.
+    fn catch_up(&self) {
+        let own = {
+            let mut log = lock(&self.log);
+            let Ok(own) = TcpStream::connect(self.address) else { return };
+            log.marks.extend(own.local_addr());
+            own
+        };
+        let (mark, started) = (own.local_addr().ok(), Instant::now());
+        while started.elapsed() < CATCH_UP {
+            let log = lock(&self.log);
+            let accepted = log.marks.iter().all(|known| Some(*known) != mark);
+            if accepted && log.is_read() {
+                return;
+            }
+            drop(log);
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Connections accepted so far.
     #[must_use]
     pub fn accepted(&self) -> usize {
-        lock(&self.log).accepted
+        lock(&self.log).connections.len()
     }
 }
 
@@ -150,7 +197,7 @@ impl Drop for Recording {
             drop(acceptor.join());
         }
         for connection in lock(&self.log).connections.drain(..) {
-            drop(connection.shutdown(Shutdown::Both));
+            drop(connection.stream.shutdown(Shutdown::Both));
         }
     }
 }
@@ -161,17 +208,23 @@ pub fn answer(text: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len()).into_bytes()
 }
 
-fn enter(log: &Mutex<Log>, stream: &TcpStream) -> usize {
+/// The number of the connection; nothing for a mark of this origin's own.
+fn enter(log: &Mutex<Log>, stream: &TcpStream) -> Option<usize> {
     let mut log = lock(log);
-    log.accepted += 1;
-    log.pending.push(0);
-    log.connections.extend(stream.try_clone());
-    log.pending.len() - 1
+    let peer = stream.peer_addr().ok()?;
+    if let Some(mark) = log.marks.iter().position(|mark| *mark == peer) {
+        log.marks.swap_remove(mark);
+        return None;
+    }
+    log.connections.push(Open { stream: stream.try_clone().ok()?, pending: 0, open: true });
+    Some(log.connections.len() - 1)
 }
 
 fn leave(log: &Mutex<Log>, number: usize, ended: &Result<(), String>) {
     let mut log = lock(log);
-    let inside = std::mem::take(&mut log.pending[number]) > 0;
+    let connection = &mut log.connections[number];
+    connection.open = false;
+    let inside = std::mem::take(&mut connection.pending) > 0;
     match ended {
         Ok(()) => log.seen.broken += usize::from(inside),
         Err(fault) => log.seen.faults.push(fault.clone()),
@@ -184,14 +237,19 @@ fn converse(log: &Mutex<Log>, number: usize, stream: &TcpStream, script: &Script
     let mut stream = stream;
     let (mut bytes, mut piece, mut early) = (Vec::new(), vec![0; 64 * 1024], false);
     loop {
-        let read = match stream.read(&mut piece) {
+        match stream.peek(&mut [0]) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Ok(0) | Err(_) => return Ok(()),
-            Ok(read) => read,
-        };
-        bytes.extend_from_slice(&piece[..read]);
-        lock(log).seen.bytes += read;
-        lock(log).pending[number] = bytes.len();
+            Ok(_) => {}
+        }
+        {
+            // What has left the socket is in the log: both under one lock, which `catch_up` looks from.
+            let mut log = lock(log);
+            let Ok(read) = stream.read(&mut piece) else { return Ok(()) };
+            bytes.extend_from_slice(&piece[..read]);
+            log.seen.bytes += read;
+            log.connections[number].pending = bytes.len();
+        }
         if bytes.len() > MAX_REQUEST {
             return Err("a request that does not end".to_owned());
         }
@@ -203,7 +261,7 @@ fn converse(log: &Mutex<Log>, number: usize, stream: &TcpStream, script: &Script
         }
         while let Some((request, length)) = read_request(&bytes)? {
             bytes.drain(..length);
-            lock(log).pending[number] = bytes.len();
+            lock(log).connections[number].pending = bytes.len();
             lock(log).seen.requests.push(request.clone());
             if !std::mem::take(&mut early) && stream.write_all(&script(&request)).is_err() {
                 return Ok(());
