@@ -121,7 +121,7 @@ impl Chain {
     pub async fn response(&self, slot: &mut Option<Box<Exchange>>) -> Verdict {
         let mut clock = Instant::now();
         for (index, policy) in self.policies.iter().enumerate().rev() {
-            if policy.wants(Phase::Response)
+            if policy.wants_response(slot.as_deref(), index)
                 && let Step::Stop(verdict) = ask(policy, index, slot, Phase::Response, None, &mut clock).await
             {
                 return verdict;
@@ -271,30 +271,29 @@ async fn ask(
 /// An instance on loan from its worker's pool. It goes back after a clean return and is destroyed otherwise, the future of its call
 /// being dropped included.
 struct Lease<'a> {
-    generation: &'a Arc<Generation>,
     instance: Instance,
-    running: pool::Running<'a>,
+    place: pool::Place<'a>,
 }
 
 impl Lease<'_> {
     /// A guest that trapped or overran is in no defined state: its instance ends with the lease.
     fn settle<T>(self, called: Result<T, CallError>) -> Result<T, CallError> {
         if called.is_ok() {
-            pool::keep(self.generation, self.instance);
+            self.place.keep(self.instance);
         }
-        drop(self.running);
         called
     }
 }
 
 async fn lease(policy: &Arc<Generation>, index: usize) -> Result<Lease<'_>, CallError> {
-    let (taken, running) = pool::take(policy)?;
+    let (taken, place) = pool::take(policy)?;
     let mut instance = match taken {
         Some(instance) => instance,
-        None => policy.instantiate().await.map_err(|error| CallError::Exhausted(error.to_string()))?.0,
+        // In a box: seldom needed, and every exchange would carry room for it.
+        None => Box::pin(policy.instantiate()).await.map_err(|error| CallError::Exhausted(error.to_string()))?.0,
     };
     instance.store.data_mut().policy_index = u32::try_from(index).unwrap_or(u32::MAX);
-    Ok(Lease { generation: policy, instance, running })
+    Ok(Lease { instance, place })
 }
 
 /// What goes into the decision log about one call.

@@ -160,6 +160,11 @@ impl Exchange {
         }
     }
 
+    /// Whether the policy in this place of the chain kept anything for a later phase.
+    pub(crate) fn has_state(&self, index: usize) -> bool {
+        self.states.iter().any(|(own, state)| *own as usize == index && !state.is_empty())
+    }
+
     pub(crate) fn path(&mut self) -> &(String, Quirks) {
         let target = &self.target;
         self.normalised.get_or_insert_with(|| {

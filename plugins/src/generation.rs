@@ -111,7 +111,7 @@ impl Host {
             plugin: Arc::clone(plugin),
             since: SystemTime::now(),
             limits: spec.limits,
-            needs: Needs { phases: plugin.manifest.phases, request_body: plugin.manifest.request_body },
+            needs: Needs::all(&plugin.manifest),
             stats: Stats::default(),
             config_json: spec.config.to_string(),
             shared: self.shared(&plugin.name),
@@ -165,6 +165,17 @@ impl Generation {
 
     pub(crate) fn wants(&self, phase: Phase) -> bool {
         self.spec.mode != Mode::Off && self.needs.phases.has(phase)
+    }
+
+    /// Whether a response is one that it wants to be asked about. `index` is its place in the chain.
+    pub(crate) fn wants_response(&self, exchange: Option<&Exchange>, index: usize) -> bool {
+        if !self.wants(Phase::Response) {
+            return false;
+        }
+        let (Some(when), Some(exchange)) = (&self.needs.response_when, exchange) else { return true };
+        let Some(response) = &exchange.response else { return true };
+        let headers = response.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        when.holds(headers, exchange.has_state(index))
     }
 
     /// At most one complaint a second reaches the operator's log.

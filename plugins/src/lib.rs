@@ -27,6 +27,7 @@ mod inspect;
 mod load;
 mod manifest;
 mod pool;
+mod response_when;
 mod stats;
 
 pub use chain::{Chain, Refusal, Reply, Verdict};

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::decision::Phase;
 use crate::error::LoadError;
+use crate::response_when::ResponseWhen;
 
 /// A set of phases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,19 +80,27 @@ impl Manifest {
 }
 
 /// What one configuration needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Needs {
     pub(crate) phases: Phases,
     pub(crate) request_body: usize,
+    /// Which responses it is asked about; every one when there is nothing here.
+    pub(crate) response_when: Option<ResponseWhen>,
 }
 
 #[derive(Default, Deserialize)]
 struct Configured {
     phases: Option<Vec<String>>,
     request_body: Option<usize>,
+    response_when: Option<ResponseWhen>,
 }
 
 impl Needs {
+    /// All that a plugin describes.
+    pub(crate) const fn all(manifest: &Manifest) -> Self {
+        Self { phases: manifest.phases, request_body: manifest.request_body, response_when: None }
+    }
+
     /// The answer of `configure`, which may only narrow what `describe` promised.
     pub(crate) fn parse(json: &str, manifest: &Manifest) -> Result<Self, LoadError> {
         let wrong = |error: String| LoadError::Describe(format!("configure answered {error}"));
@@ -108,7 +117,8 @@ impl Needs {
         if !phases.is_subset_of(manifest.phases) || request_body > manifest.request_body {
             return Err(wrong("more than describe promised".to_owned()));
         }
-        Ok(Self { phases, request_body })
+        let response_when = configured.response_when.map(ResponseWhen::checked).transpose().map_err(wrong)?;
+        Ok(Self { phases, request_body, response_when })
     }
 }
 
@@ -124,6 +134,9 @@ mod tests {
         assert!(Needs::parse(r#"{"phases":["complete"]}"#, &manifest).is_err());
         assert!(Needs::parse(r#"{"request_body":1}"#, &manifest).is_err());
         assert!(Needs::parse("[", &manifest).is_err());
+        assert!(Needs::parse(r#"{"response_when":{"headers":["location"]}}"#, &manifest).unwrap().response_when.is_some());
+        assert!(Needs::parse(r#"{"response_when":{"containing":[""]}}"#, &manifest).is_err());
+        assert!(Needs::parse(r#"{"response_when":{"header":[]}}"#, &manifest).is_err());
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Instances: one store each, owned by the worker that runs them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -102,14 +103,15 @@ pub(crate) fn store(
     store
 }
 
+/// What one worker has of one generation.
 struct Pool {
     generation: Weak<Generation>,
-    idle: Vec<Instance>,
-    running: usize,
+    idle: RefCell<Vec<Instance>>,
+    running: Cell<usize>,
 }
 
 thread_local! {
-    static POOLS: RefCell<HashMap<u64, Pool, BuildHasherDefault<Spread>>> = RefCell::default();
+    static POOLS: RefCell<HashMap<u64, Rc<Pool>, BuildHasherDefault<Spread>>> = RefCell::default();
 }
 
 /// Spreads the ids of generations, which count up and which nobody outside chooses.
@@ -130,21 +132,25 @@ impl Hasher for Spread {
     }
 }
 
-/// A running call of a generation on this worker, counted until it is dropped.
-pub(crate) struct Running<'a> {
-    generation: &'a Generation,
+/// A place for one call of a generation on this worker, until it is dropped.
+pub(crate) struct Place<'a> {
+    pool: Rc<Pool>,
     _call: Call<'a>,
 }
 
-impl Drop for Running<'_> {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let counted = POOLS.try_with(|pools| {
-            if let Some(pool) = pools.borrow_mut().get_mut(&self.generation.id) {
-                pool.running = pool.running.saturating_sub(1);
-            }
-        });
-        // Only a thread that is ending has no pools, and then there is nothing to count.
-        counted.unwrap_or_default();
+        self.pool.running.set(self.pool.running.get().saturating_sub(1));
+    }
+}
+
+impl Place<'_> {
+    /// Keeps an instance after a call that returned cleanly.
+    pub(crate) fn keep(&self, instance: Instance) {
+        let mut idle = self.pool.idle.borrow_mut();
+        if idle.len() < MAX_IDLE {
+            idle.push(instance);
+        }
     }
 }
 
@@ -152,34 +158,22 @@ impl Drop for Running<'_> {
 ///
 /// # Errors
 /// More calls of this generation run on this worker than its limit allows.
-pub(crate) fn take(generation: &Arc<Generation>) -> Result<(Option<Instance>, Running<'_>), CallError> {
-    POOLS.with_borrow_mut(|pools| {
-        let pool = match pools.get_mut(&generation.id) {
-            Some(pool) => pool,
-            None => {
-                pools.retain(|_, pool| pool.generation.strong_count() > 0);
-                let new = Pool { generation: Arc::downgrade(generation), idle: Vec::new(), running: 0 };
-                pools.entry(generation.id).or_insert(new)
-            }
-        };
-        if pool.running >= generation.limits.instances {
-            return Err(CallError::Exhausted(format!("{} calls run at once on this worker", pool.running)));
-        }
-        pool.running += 1;
-        let instance = pool.idle.pop().or_else(|| generation.take_warm());
-        Ok((instance, Running { generation, _call: generation.clock.begin() }))
-    })
-}
-
-/// Keeps an instance after a call that returned cleanly.
-pub(crate) fn keep(generation: &Generation, instance: Instance) {
-    POOLS.with_borrow_mut(|pools| {
-        if let Some(pool) = pools.get_mut(&generation.id)
-            && pool.idle.len() < MAX_IDLE
-        {
-            pool.idle.push(instance);
+pub(crate) fn take(generation: &Arc<Generation>) -> Result<(Option<Instance>, Place<'_>), CallError> {
+    let pool = POOLS.with_borrow_mut(|pools| match pools.get(&generation.id) {
+        Some(pool) => Rc::clone(pool),
+        None => {
+            pools.retain(|_, pool| pool.generation.strong_count() > 0);
+            let new = Pool { generation: Arc::downgrade(generation), idle: RefCell::default(), running: Cell::new(0) };
+            Rc::clone(pools.entry(generation.id).or_insert(Rc::new(new)))
         }
     });
+    let running = pool.running.get();
+    if running >= generation.limits.instances {
+        return Err(CallError::Exhausted(format!("{running} calls run at once on this worker")));
+    }
+    pool.running.set(running + 1);
+    let instance = pool.idle.borrow_mut().pop().or_else(|| generation.take_warm());
+    Ok((instance, Place { pool, _call: generation.clock.begin() }))
 }
 
 /// Destroys this thread's instances of generations that nobody uses any more. Call it now and then on every worker.

@@ -46,6 +46,10 @@ fn needs_json(needs: &Needs) -> String {
     if let Some(window) = needs.request_body {
         json.insert("request_body".to_owned(), window.into());
     }
+    if let Some(when) = &needs.response_when {
+        let when = serde_json::json!({ "headers": when.headers, "containing": when.containing, "state": when.state });
+        json.insert("response_when".to_owned(), when);
+    }
     serde_json::Value::Object(json).to_string()
 }
 

@@ -47,7 +47,7 @@ pub mod testing;
 pub use capability::{geoip, kv, log, metrics};
 pub use exchange::{Connection, Head, Request, Response};
 pub use host::{EditError, Finding, Outcome};
-pub use policy::{Needs, NoConfig, Phase, Policy};
+pub use policy::{Needs, NoConfig, Phase, Policy, ResponseWhen};
 pub use verdict::{Denial, Reply, Verdict};
 pub use weir_path::Quirks;
 pub use weir_sdk_macros::policy;
@@ -55,8 +55,8 @@ pub use weir_sdk_macros::policy;
 /// Everything a policy usually needs.
 pub mod prelude {
     pub use crate::{
-        Connection, EditError, Finding, Head, Needs, NoConfig, Outcome, Phase, Policy, Quirks, Request, Response, Verdict, geoip,
-        kv, log, metrics, policy,
+        Connection, EditError, Finding, Head, Needs, NoConfig, Outcome, Phase, Policy, Quirks, Request, Response, ResponseWhen,
+        Verdict, geoip, kv, log, metrics, policy,
     };
 }
 

@@ -92,14 +92,33 @@ pub struct Needs {
     pub phases: Option<Vec<Phase>>,
     /// The window of the request body in bytes.
     pub request_body: Option<usize>,
+    /// Which responses [`Policy::response`] is asked about.
+    pub response_when: Option<ResponseWhen>,
 }
 
 impl Needs {
     /// Only these phases.
     #[must_use]
     pub fn only(phases: &[Phase]) -> Self {
-        Self { phases: Some(phases.to_vec()), request_body: None }
+        Self { phases: Some(phases.to_vec()), ..Self::default() }
     }
+
+    /// Only responses for which this holds.
+    #[must_use]
+    pub fn response_when(self, when: ResponseWhen) -> Self {
+        Self { response_when: Some(when), ..self }
+    }
+}
+
+/// A condition on a response, looked at by the gateway instead of asking the policy: any part of it is enough.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResponseWhen {
+    /// It has one of these headers.
+    pub headers: Vec<String>,
+    /// The value of one of its headers holds one of these texts, in whatever case.
+    pub containing: Vec<String>,
+    /// The policy kept state for the exchange in an earlier phase.
+    pub state: bool,
 }
 
 /// The configuration of a policy that has none.

@@ -247,6 +247,31 @@ fn host_names_are_rewritten_between_client_and_origin() {
     assert!(cookies[1].contains("Wed, 21 Oct 2037 07:28:00 GMT"), "{cookies:?}");
 }
 
+/// A response in which a policy has nothing to do costs no call of it.
+#[test]
+fn a_policy_sees_the_responses_it_asked_for() {
+    let origin = Upstream::scripted(|request| match request.target() {
+        "/link" => Reply::with("200 OK", &[("link", "<https://AUTOMATE.internal/a.css>; rel=preload")], ""),
+        "/cookie" => Reply::with("200 OK", &[("set-cookie", "a=b")], ""),
+        _ => Reply::with("200 OK", &[("content-type", "text/html"), ("location-hint", "/home")], ""),
+    });
+    let sso = "config = { public = \"site.test\", origin = \"automate.internal\", allowed_origins = [\"https://page.test\"] }";
+    let gateway = Setup::before(&origin).policy("sso", "sso-cors", sso).start();
+    let phases = |request: &Request| {
+        let answer = gateway.ask(request);
+        let line = gateway.log_of(&answer);
+        let phases = line["policies"].as_array().unwrap().iter().map(|entry| entry["phase"].as_str().unwrap().to_owned());
+        (phases.collect::<Vec<_>>().join(" "), answer)
+    };
+    assert_eq!(phases(&Request::get("/plain")).0, "request");
+    assert_eq!(phases(&Request::get("/cookie")).0, "request response");
+    let (asked, answer) = phases(&Request::get("/link"));
+    assert_eq!((asked.as_str(), answer.header("link")), ("request response", Some("<http://site.test/a.css>; rel=preload")));
+    let (asked, answer) = phases(&Request::get("/plain").header("origin", "https://page.test"));
+    assert_eq!(asked, "request response", "the request phase kept state");
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://page.test"));
+}
+
 #[test]
 fn a_policy_in_observe_mode_logs_and_changes_nothing() {
     let origin = Upstream::text("served");

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::body::{Decoder, Framing, Piece};
 use super::deadline::{Deadline, after};
 use super::wire::{Io, Wire};
-use super::{head, response};
+use super::{head, response, turn};
 use crate::http::body::{BodyError, RequestBody};
 use crate::http::pace::BodyFault;
 
@@ -103,6 +103,7 @@ pub async fn send(
     lost: impl Fn() -> bool,
 ) -> Result<Response<ResponseBytes>, Box<Unanswered>> {
     let mut sending = Sending::new(connection, request, manner);
+    turn::others_first().await;
     match poll_fn(|context| sending.poll(context, &lost)).await {
         Ok(head) => Ok(sending.answered(head)),
         Err(error) => Err(Box::new(sending.unanswered(error))),

@@ -12,4 +12,5 @@ pub mod downstream;
 pub mod head;
 pub mod response;
 pub mod server;
+pub mod turn;
 pub mod wire;

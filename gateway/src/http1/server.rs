@@ -18,6 +18,7 @@ use super::client::announced_only;
 use super::deadline::{Deadline, after};
 use super::downstream::{Downstream, RequestBytes};
 use super::head::{self, Delivery};
+use super::turn;
 use super::wire::Io;
 use crate::http::body::{ClientBody, ResponseBody};
 use crate::http::guard::raw::{self, Reading, Span};
@@ -278,6 +279,7 @@ impl Session {
             over: false,
             stuck: None,
         };
+        turn::others_first().await;
         match poll_fn(|context| writer.poll(context, Pin::new(&mut body))).await {
             Written::Whole => {}
             Written::Gone => return false,

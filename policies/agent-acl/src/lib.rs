@@ -60,7 +60,11 @@ impl Policy for AgentAcl {
     }
 
     fn needs(&self) -> Needs {
-        if self.0.secrets.remembers() { Needs::only(&[Phase::Request, Phase::Response]) } else { Needs::only(&[Phase::Request]) }
+        if !self.0.secrets.remembers() {
+            return Needs::only(&[Phase::Request]);
+        }
+        // The response phase hands out what the request phase noted, and has nothing to do elsewhere.
+        Needs::only(&[Phase::Request, Phase::Response]).response_when(ResponseWhen { state: true, ..ResponseWhen::default() })
     }
 
     fn request(&self, request: Request<'_>) -> Verdict {

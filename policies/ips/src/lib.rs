@@ -73,7 +73,7 @@ impl Policy for Ips {
     fn needs(&self) -> Needs {
         match self.engine.settings.body_window {
             0 => Needs::only(&[Phase::Request]),
-            window => Needs { phases: None, request_body: Some(window) },
+            window => Needs { request_body: Some(window), ..Needs::default() },
         }
     }
 

@@ -78,6 +78,10 @@ impl Policy for SsoCors {
         Ok(Self { site: Box::new(config.resolve()?), hinted: RefCell::default() })
     }
 
+    fn needs(&self) -> Needs {
+        Needs::default().response_when(response::when(&self.site))
+    }
+
     fn request(&self, request: Request<'_>) -> Verdict {
         let head = request.head();
         let inbound = request::Inbound::read(&head);

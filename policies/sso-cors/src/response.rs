@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::cell::LazyCell;
 
-use weir_sdk::Head;
+use weir_sdk::{Head, ResponseWhen};
 
 use crate::authority::Scheme;
 use crate::config::Site;
@@ -35,6 +35,13 @@ pub(crate) struct Plan<'h> {
 pub(crate) struct Change<'h> {
     pub(crate) name: &'h str,
     pub(crate) values: Vec<Cow<'h, [u8]>>,
+}
+
+/// The responses in which there may be something to do: every other one would leave [`plan`] empty.
+pub(crate) fn when(site: &Site) -> ResponseWhen {
+    let headers = ["set-cookie", ALLOW_ORIGIN].map(str::to_owned).to_vec();
+    // Without origins to grant, state holds the client's port at most, which only a name in need of rewriting depends on.
+    ResponseWhen { headers, containing: vec![site.origin.host.clone()], state: !site.allowed.is_empty() }
 }
 
 /// Decides over the head of a response. `client` is asked only when something depends on it.
