@@ -168,5 +168,6 @@ fn absorb(record: &mut AccessRecord, exchange: Option<Box<Exchange>>) {
         record.decisions = exchange.decisions;
         record.findings = exchange.findings;
         record.tags = exchange.tags;
+        record.calls = exchange.calls;
     }
 }

@@ -1,4 +1,4 @@
-//! The contract `weir:policy@0.1.0` on the host's side: generated bindings, and the view of the exchange they read.
+//! The contract `weir:policy` on the host's side, in its newest version: generated bindings, and the view of the exchange they read.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -13,6 +13,9 @@ use crate::pool::GuestState;
 
 /// What this host supports, as shown in errors.
 pub(crate) const SUPPORTED: &str = "0.1";
+/// The newest version of it that the bindings below are generated from. Plugins of all earlier ones load too: a version adds interfaces
+/// and changes none, and wasmtime takes any version that is compatible for any other, in imports and exports.
+pub(crate) const NEWEST: &str = "0.1.1";
 
 /// Marks a connection handle; the data is in the store.
 #[derive(Debug)]
@@ -31,8 +34,9 @@ pub enum ResponseHandle {}
 #[allow(missing_docs, clippy::all, clippy::pedantic, unused_qualifications, unreachable_pub)]
 pub(crate) mod bindings {
     wasmtime::component::bindgen!({
-        path: "../sdk/wit",
+        path: "../sdk/wit/0.1.1",
         world: "policy",
+        imports: { "weir:policy/http-out.send": async | trappable },
         exports: { default: async },
         with: {
             "weir:policy/types.connection": super::ConnectionHandle,

@@ -9,8 +9,6 @@ use wasmtime::{Cache, CacheConfig, Config, Engine, InstanceAllocationStrategy, P
 
 use crate::capability::Shared;
 use crate::capability::geoip::Countries;
-use crate::capability::kv::Kv;
-use crate::capability::metrics::Counters;
 use crate::clock::Clock;
 use crate::contract;
 use crate::pool::GuestState;
@@ -97,15 +95,20 @@ impl Host {
         rows.collect()
     }
 
+    /// Plugin, upstream, outcome and number of calls that policies made to upstreams.
+    #[must_use]
+    pub fn calls_out(&self) -> Vec<(String, Arc<str>, &'static str, u64)> {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = shared.iter().flat_map(|(plugin, shared)| {
+            shared.calls.snapshot().into_iter().map(|(upstream, outcome, count)| (plugin.clone(), upstream, outcome, count))
+        });
+        rows.collect()
+    }
+
     /// The state of a plugin outlives its generations, so that a hot swap does not reset a counter.
     pub(crate) fn shared(&self, plugin: &str) -> Shared {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || Shared {
-            countries: Arc::clone(&self.countries),
-            kv: Arc::new(Kv::default()),
-            counters: Arc::new(Counters::default()),
-        };
-        shared.entry(plugin.to_owned()).or_insert_with(make).clone()
+        shared.entry(plugin.to_owned()).or_insert_with(|| Shared::new(&self.countries)).clone()
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, Version, header};
 use weir_path::Quirks;
 
+use crate::capability::http_out::CallOut;
 use crate::decision::{Decision, Finding};
 
 /// What is known of the client's connection.
@@ -67,6 +68,10 @@ pub struct Exchange {
     pub findings: Vec<Finding>,
     /// Every call so far.
     pub decisions: Vec<Decision>,
+    /// Calls of policies to upstreams.
+    pub calls: Vec<CallOut>,
+    /// What calls to upstreams tell of the trace; absent before there is a request.
+    pub trace: Option<TraceContext>,
     /// Whether a policy replaced the target or the authority.
     pub rewritten: Rewritten,
     pub(crate) normalised: Option<(String, Quirks)>,
@@ -75,6 +80,17 @@ pub struct Exchange {
     pub(crate) states: Vec<(u32, Vec<u8>)>,
     pub(crate) log_bytes_left: usize,
     pub(crate) dropped: u32,
+}
+
+/// The trace of an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceContext {
+    /// 16 bytes, big endian.
+    pub trace_id: u128,
+    /// The SERVER span's id.
+    pub span_id: u64,
+    /// Whether its spans are exported whatever the outcome.
+    pub sampled: bool,
 }
 
 /// Which parts of the request line a policy replaced.
@@ -128,6 +144,8 @@ impl Exchange {
             tags: Vec::new(),
             findings: Vec::new(),
             decisions: Vec::with_capacity(8),
+            calls: Vec::new(),
+            trace: None,
             rewritten: Rewritten::default(),
             normalised: None,
             head_text: None,
@@ -221,5 +239,25 @@ fn write_headers(head: &mut Vec<u8>, headers: &HeaderMap) {
         head.extend_from_slice(b": ");
         head.extend_from_slice(value.as_bytes());
         head.push(b'\n');
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Of a GET from the loopback.
+    pub(crate) fn exchange() -> Exchange {
+        let local = IpAddr::from([127, 0, 0, 1]);
+        let connection = ConnectionFacts {
+            client_ip: local,
+            peer_ip: local,
+            listener: "test".into(),
+            server_name: None,
+            tls_version: None,
+            ja4: None,
+        };
+        let head = (Method::GET, Version::HTTP_11, "/".to_owned(), "site.test".to_owned());
+        Exchange::new(connection, "site".into(), 0, head, HeaderMap::new())
     }
 }

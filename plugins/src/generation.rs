@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{HeaderMap, Method, Version};
 
 use crate::call::Budget;
+use crate::capability::http_out::HttpOut;
 use crate::capability::{DEFAULT_GRANTS, Shared};
 use crate::clock::Clock;
 use crate::decision::{Mode, OnError, Phase};
@@ -41,6 +42,8 @@ pub struct PolicySpec {
     pub on_error: OnError,
     /// Capabilities beyond the defaults.
     pub grants: Vec<String>,
+    /// Upstreams it may ask, and how much.
+    pub http_out: HttpOut,
     /// The plugin's own configuration.
     pub config: serde_json::Value,
     /// Limits.
@@ -114,7 +117,7 @@ impl Host {
             needs: Needs::all(&plugin.manifest),
             stats: Stats::default(),
             config_json: spec.config.to_string(),
-            shared: self.shared(&plugin.name),
+            shared: self.shared(&plugin.name).granted(&spec.http_out),
             engine: self.engine.clone(),
             clock: Arc::clone(&self.clock),
             warm: Mutex::default(),
@@ -140,7 +143,8 @@ impl Generation {
     #[must_use]
     pub fn key(spec: &PolicySpec, plugin: &Plugin) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (&spec.name, &plugin.name, &plugin.digest, spec.mode, spec.on_error, &spec.grants, spec.limits).hash(&mut hasher);
+        (&spec.name, &plugin.name, &plugin.digest, spec.mode, spec.on_error, &spec.grants, &spec.http_out, spec.limits)
+            .hash(&mut hasher);
         spec.config.to_string().hash(&mut hasher);
         hasher.finish()
     }

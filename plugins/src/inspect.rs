@@ -2,7 +2,7 @@
 
 use wasmtime::component::Component;
 
-use crate::contract::SUPPORTED;
+use crate::contract::{NEWEST, SUPPORTED};
 use crate::error::LoadError;
 
 /// The contract's package name.
@@ -66,12 +66,22 @@ pub(crate) fn check_type(component: &Component) -> Result<Vec<String>, LoadError
         match name.strip_prefix(PACKAGE).and_then(|rest| rest.split('@').next()) {
             Some("types") => {}
             Some(capability) if crate::capability::CAPABILITIES.contains(&capability) => capabilities.push(capability.to_owned()),
-            Some(_) => return Err(LoadError::Import(name.to_owned())),
+            Some(_) => return Err(unknown(name)),
             None if WASI.iter().any(|prefix| name.starts_with(prefix)) => {}
             None => return Err(LoadError::Import(name.to_owned())),
         }
     }
     Ok(capabilities)
+}
+
+/// An interface that this host does not have: one of a later version of the contract, or none of any.
+fn unknown(name: &str) -> LoadError {
+    let version = name.rsplit_once('@').map_or("", |(_, version)| version);
+    let patch = |version: &str| version.rsplit_once('.').and_then(|(_, patch)| patch.parse::<u32>().ok());
+    if patch(version) > patch(NEWEST) {
+        return LoadError::Contract { built: version.to_owned(), supported: NEWEST };
+    }
+    LoadError::Import(name.to_owned())
 }
 
 fn check_version(name: &str) -> Result<(), LoadError> {
@@ -111,5 +121,8 @@ mod tests {
         let error = check_version("weir:policy/handler@0.3.0").unwrap_err();
         let text = error.to_string();
         assert!(text.contains("weir:policy 0.3") && text.contains("supports 0.1"), "{text}");
+        let later = unknown("weir:policy/telepathy@0.1.7").to_string();
+        assert!(later.contains("weir:policy 0.1.7") && later.contains("supports 0.1.1"), "{later}");
+        assert_eq!(unknown("weir:policy/telepathy@0.1.1"), LoadError::Import("weir:policy/telepathy@0.1.1".to_owned()));
     }
 }

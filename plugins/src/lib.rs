@@ -34,7 +34,7 @@ pub use chain::{Chain, Refusal, Reply, Verdict};
 pub use decision::{Decision, Finding, Mode, OnError, Phase, VerdictKind};
 pub use engine::{Host, HostOptions};
 pub use error::{CallError, LoadError};
-pub use exchange::{ConnectionFacts, Exchange, Outcome, ResponseHead};
+pub use exchange::{ConnectionFacts, Exchange, Outcome, ResponseHead, TraceContext};
 pub use generation::{Generation, PolicyLimits, PolicySpec};
 pub use load::{Plugin, digest};
 pub use pool::sweep;

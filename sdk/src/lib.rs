@@ -1,7 +1,7 @@
 //! Write policies for the Weir gateway.
 //!
 //! A policy is a type that implements [`Policy`]; the [`policy`] attribute exports it as a WebAssembly component that speaks
-//! `weir:policy@0.1.0` (`wit/policy.wit` in this crate). Every phase has a default, and a phase that is not written is never called.
+//! `weir:policy` (`wit/` in this crate: one directory for each released version, the newest is what it builds for). Every phase has a default, and a phase that is not written is never called.
 //!
 //! ```
 //! use weir_sdk::prelude::*;
@@ -31,13 +31,14 @@
 //! |---|---|
 //! | decide | [`Policy`], [`Verdict`] |
 //! | read a request | [`Request`], [`Head`], [`Connection`], [`Response`] |
-//! | use the gateway | [`log`], [`geoip`], [`kv`], [`metrics`] |
+//! | use the gateway | [`log`], [`geoip`], [`kv`], [`metrics`], [`http`] |
 //! | test | [`testing`] |
 
 mod capability;
 mod exchange;
 mod export;
 mod host;
+pub mod http;
 mod policy;
 mod verdict;
 
@@ -56,7 +57,7 @@ pub use weir_sdk_macros::policy;
 pub mod prelude {
     pub use crate::{
         Connection, EditError, Finding, Head, Needs, NoConfig, Outcome, Phase, Policy, Quirks, Request, Response, ResponseWhen,
-        Verdict, geoip, kv, log, metrics, policy,
+        Verdict, geoip, http, kv, log, metrics, policy,
     };
 }
 

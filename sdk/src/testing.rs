@@ -28,10 +28,11 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use crate::exchange::{Connection, Request, Response, to_host};
 use crate::host::mock::{self, Header, Message, STATE};
-use crate::{Finding, Policy};
+use crate::{Finding, Policy, http};
 
 pub use crate::host::mock::log::Level;
 
@@ -55,6 +56,17 @@ pub fn country(ip: &str, country: &str) {
 #[must_use]
 pub fn logs() -> Vec<(Level, String)> {
     STATE.with_borrow(|state| state.logs.clone())
+}
+
+/// Lets this thread's policies ask an upstream, which answers as the script says.
+pub fn upstream(name: &str, script: impl Fn(&http::Call) -> Result<http::Answer, http::Error> + 'static) {
+    STATE.with_borrow_mut(|state| state.upstreams.0.push((name.to_owned(), Rc::new(script))));
+}
+
+/// What this thread's policies asked upstreams, in order.
+#[must_use]
+pub fn calls() -> Vec<http::Call> {
+    STATE.with_borrow(|state| state.calls.clone())
 }
 
 /// A counter of this thread's policies.

@@ -1,16 +1,35 @@
-//! The released contract stays: `fixtures/contract-0.1` holds a plugin built when it was released, and its text without comments.
+//! The released contract stays: `fixtures/contract-0.1` holds plugins built when its versions were released, and their text without
+//! comments.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use weir_tests::{Request, Setup, Upstream};
 
-fn fixture(name: &str) -> std::path::PathBuf {
+fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/contract-0.1").join(name)
 }
 
+/// The lines of the contract's text that mean something.
+fn contract(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let is_code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("///");
+    text.lines().filter(is_code).map(str::to_owned).collect()
+}
+
+fn version(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk/wit").join(version).join("policy.wit")
+}
+
+/// Every interface by its first line.
+fn interfaces(lines: &[String]) -> Vec<&[String]> {
+    let begins = |line: &&[String]| line[0].starts_with("interface ");
+    // The first line names the package.
+    lines[1..].chunk_by(|line, _| line != "}").filter(begins).collect()
+}
+
 #[test]
-fn a_plugin_built_for_0_1_still_loads_and_works() {
+fn a_plugin_built_for_0_1_0_still_loads_and_works() {
     let origin = Upstream::text("shout it");
     let gateway = Setup::before(&origin).plugin("edits", "edits", &fixture("edits.wasm"), "").start();
     let answer = gateway.ask(&Request::get("/original").header("x-secret", "1"));
@@ -20,11 +39,20 @@ fn a_plugin_built_for_0_1_still_loads_and_works() {
 }
 
 #[test]
-fn the_contract_is_what_was_released() {
-    let now = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk/wit/policy.wit")).unwrap();
-    let is_code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("///");
-    let now: Vec<&str> = now.lines().filter(is_code).collect();
-    let released = fs::read_to_string(fixture("policy.wit")).unwrap();
-    let released: Vec<&str> = released.lines().collect();
-    assert_eq!(now, released, "a changed record, variant or signature is a new package version, never an edit");
+fn released_versions_are_what_was_released() {
+    for (number, released) in [("0.1.0", "policy.wit"), ("0.1.1", "policy-0.1.1.wit")] {
+        let message = "a changed record, variant or signature is a new package version, never an edit";
+        assert_eq!(contract(&version(number)), contract(&fixture(released)), "{number}: {message}");
+    }
+}
+
+/// Types match by structure, so what is not the same to the letter is another contract.
+#[test]
+fn a_version_adds_interfaces_and_changes_none() {
+    let (first, second) = (contract(&version("0.1.0")), contract(&version("0.1.1")));
+    let (first, second) = (interfaces(&first), interfaces(&second));
+    assert!(first.len() >= 6, "{first:?}");
+    for interface in first {
+        assert!(second.contains(&interface), "{} differs", interface[0]);
+    }
 }

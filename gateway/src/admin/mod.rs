@@ -25,6 +25,7 @@ pub use closable::Stage;
 use self::closable::Closable;
 use crate::config::{self, AdminAddress};
 use crate::observe::metrics;
+use crate::pipeline::call_out;
 use crate::runtime::builder::Event;
 use crate::runtime::control::UpgradeReply;
 use crate::runtime::plugins::{Row, Status};
@@ -197,6 +198,7 @@ async fn metrics_text(Extracted(state): Extracted<Arc<State>>) -> Response {
     }
     let mut text = state.shared.recorder.metrics().render_with(extra);
     report::metrics(groups, now, &mut text);
+    call_out::metrics(&state.shared.host, &mut text);
     let refused = state.shared.refused.load(std::sync::atomic::Ordering::Relaxed);
     text.push_str("# HELP weir_connections_over_limit_total Connections closed because there were too many.\n");
     text.push_str("# TYPE weir_connections_over_limit_total counter\n");

@@ -30,6 +30,7 @@ pub(super) fn together(main: &Main, draft: &Draft, mistakes: &Mistakes) {
     for site in &draft.sites {
         names_exist(site, draft, &mut hints, mistakes);
     }
+    upstreams_to_ask_exist(draft, &mut hints, mistakes);
 }
 
 fn addresses_differ(main: &Main, mistakes: &Mistakes) {
@@ -96,6 +97,19 @@ fn names_exist(site: &SiteDraft, draft: &Draft, hints: &mut usize, mistakes: &Mi
         if site.chain.iter().take(index).any(|earlier| earlier.value == policy.value) {
             let twice = Invalid::new(format!("named twice in this chain ({})", quoted(&policy.value)));
             mistakes.add(&policy.at, "site.chain", twice.hint("remove one, or add a second [policy.NAME] with the same plugin"));
+        }
+    }
+}
+
+fn upstreams_to_ask_exist(draft: &Draft, hints: &mut usize, mistakes: &Mistakes) {
+    if draft.incomplete {
+        return;
+    }
+    for policy in draft.policies.values().filter_map(|declared| declared.section.as_ref()) {
+        let key = format!("policy.{}.http_out.upstreams", policy.name);
+        for upstream in &policy.http_out.upstreams {
+            let named = Located { value: Arc::clone(upstream), at: policy.at.clone() };
+            exists(&named, "upstream", &key, &draft.upstreams, hints, mistakes);
         }
     }
 }

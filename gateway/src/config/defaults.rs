@@ -54,6 +54,10 @@ pub(super) const POLICY_CPU: Duration = Duration::from_millis(10);
 pub(super) const POLICY_WALL: Duration = Duration::from_millis(50);
 // A compiled rule set and its working memory, on every worker, within a small machine.
 pub(super) const POLICY_MEMORY: usize = 64 << 20;
+// As many as a worker runs calls of one policy.
+pub(super) const HTTP_OUT_CALLS: usize = 64;
+// Verdicts and directory entries are small; what is larger belongs on the way of the exchange itself.
+pub(super) const HTTP_OUT_BODY: usize = 64 << 10;
 
 // A connect takes one round trip, and one lost packet another second: later the next server is the better bet.
 pub(super) const CONNECT: Duration = Duration::from_secs(1);

@@ -31,7 +31,7 @@ pub use address::{HostPattern, Scheme, Url};
 pub use error::{Error, Errors, Location};
 pub use limits::Limits;
 pub use listener::{Certificate, GeoIp, Listener};
-pub use policy::{Mode, OnError, Policy, PolicyLimits};
+pub use policy::{HttpOut, Mode, OnError, Policy, PolicyLimits};
 pub use resolve::{Config, load, parse};
 pub use server::{AccessLog, AdminAddress, Server, Telemetry};
 pub use site::Site;

@@ -22,12 +22,31 @@ pub struct Policy {
     pub on_error: OnError,
     /// Capabilities beyond the plugin's defaults. Default none.
     pub grants: Vec<String>,
+    /// Upstreams it may ask over HTTP. Default none.
+    pub http_out: HttpOut,
     /// The plugin's own settings, always an object; checked against the plugin's schema when it is loaded. Default empty.
     pub config: Value,
     /// What one call may cost.
     pub limits: PolicyLimits,
     /// Where it is configured.
     pub at: Location,
+}
+
+/// `[policy.NAME.http_out]`: which upstreams a policy may ask, and how much. It needs the grant `http-out`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpOut {
+    /// Names of [`Config::upstreams`](super::Config::upstreams).
+    pub upstreams: Vec<Arc<str>>,
+    /// Calls under way at once, 1 to 10,000. Default 64.
+    pub calls: usize,
+    /// Bytes of a request's body and of an answer's, up to 4 MiB. Default 64 KiB.
+    pub body: usize,
+}
+
+impl Default for HttpOut {
+    fn default() -> Self {
+        Self { upstreams: Vec::new(), calls: defaults::HTTP_OUT_CALLS, body: defaults::HTTP_OUT_BODY }
+    }
 }
 
 /// Whether a policy's verdicts count.
@@ -97,12 +116,43 @@ pub(super) fn policy(name: Arc<str>, mut reader: Reader<'_, '_>) -> Option<Polic
     let plugin = reader.required("plugin", &format!("plugin = \"{name}\" for {name}.wasm"), plugin_name);
     let mode = reader.or("mode", Mode::Enforce, values::choice(MODES));
     let on_error = reader.or("on_error", OnError::Deny, values::choice(ON_ERROR));
-    let grants = reader.list("grants", values::name).into_iter().map(|grant| grant.value).collect();
+    let grants: Vec<String> = reader.list("grants", values::name).into_iter().map(|grant| grant.value).collect();
+    let http_out = http_out(&mut reader, &grants);
     let config = reader.optional("config", values::json_object).unwrap_or_else(|| Value::Object(serde_json::Map::new()));
     let limits = reader.table("limits").map(limits).unwrap_or_default();
     let at = reader.at();
     reader.finish();
-    Some(Policy { name, plugin: plugin?, mode, on_error, grants, config, limits, at })
+    Some(Policy { name, plugin: plugin?, mode, on_error, grants, http_out, config, limits, at })
+}
+
+/// The grant and the names of upstreams come together: one without the other is a mistake, and a plugin would notice it late.
+fn http_out(reader: &mut Reader<'_, '_>, grants: &[String]) -> HttpOut {
+    const GRANT: &str = "http-out";
+    const EXAMPLE: &str = "http_out = { upstreams = [\"NAME\"] }";
+    let granted = grants.iter().any(|grant| grant == GRANT);
+    let Some(mut table) = reader.table("http_out") else {
+        if granted {
+            let nobody = Invalid::new("grants http-out, and names no upstream to ask");
+            reader.conflict("grants", nobody.hint(format!("add {EXAMPLE}, or remove the grant")));
+        }
+        return HttpOut::default();
+    };
+    let default = HttpOut::default();
+    let reference = |value: &toml::de::DeValue<'_>| values::string(value).map(Arc::from);
+    let upstreams = table.list("upstreams", reference).into_iter().map(|upstream| upstream.value).collect();
+    match table.length("upstreams") {
+        None => table.missing("upstreams", EXAMPLE),
+        Some(0) => table.conflict("upstreams", Invalid::new("is empty").hint(format!("write {EXAMPLE}"))),
+        Some(_) => {}
+    }
+    let calls = table.or("calls", default.calls, values::count(1..=10_000));
+    let body = table.or("body", default.body, values::size(0..=4 << 20));
+    table.finish();
+    if !granted {
+        let missing = Invalid::new("names upstreams to ask, and does not grant http-out");
+        reader.conflict("http_out", missing.hint("add grants = [\"http-out\"], or remove http_out"));
+    }
+    HttpOut { upstreams, calls, body }
 }
 
 fn plugin_name(value: &toml::de::DeValue<'_>) -> Result<String, Invalid> {

@@ -110,7 +110,7 @@ pub(super) struct Draft {
 /// A named section: that it exists is known even when something in it is wrong.
 pub(super) struct Declared<T> {
     pub(super) at: Location,
-    section: Option<T>,
+    pub(super) section: Option<T>,
 }
 
 fn main_file(mut reader: Reader<'_, '_>) -> (Main, Draft) {

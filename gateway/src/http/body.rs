@@ -103,7 +103,8 @@ macro_rules! either {
 
 impl UpstreamBody {
     /// The connection, when its body is over and another exchange may follow on it.
-    fn take_reusable(&mut self) -> Option<Box<Connection>> {
+    #[must_use]
+    pub fn take_reusable(&mut self) -> Option<Box<Connection>> {
         match self {
             Self::Http1(body) => body.take_reusable(),
             Self::Http2(_) => None,
@@ -166,6 +167,14 @@ impl RequestBody {
     pub fn new(incoming: ClientBody, read: Arc<AtomicU64>, limits: BodyLimits) -> Self {
         let incoming = Some(incoming).filter(|body| !body.is_end_stream());
         Self::of(Rest { prefix: VecDeque::new(), incoming, trailers: None }, read, limits)
+    }
+
+    /// A body that is all here.
+    #[must_use]
+    pub fn whole(bytes: Bytes) -> Self {
+        let prefix = Some(bytes).filter(|bytes| !bytes.is_empty()).into_iter().collect();
+        let limits = BodyLimits { idle: Duration::MAX, rate: 0, bytes: None };
+        Self::of(Rest { prefix, incoming: None, trailers: None }, Arc::default(), limits)
     }
 
     fn of(rest: Rest, read: Arc<AtomicU64>, limits: BodyLimits) -> Self {

@@ -41,6 +41,16 @@ pub fn render(record: &AccessRecord, out: &mut Vec<u8>) {
         object.text("outcome", attempt.outcome);
         object.millis("ms", attempt.elapsed);
     });
+    if !record.calls.is_empty() {
+        line.objects("calls", &record.calls, |object, call| {
+            object.text("policy", &call.policy);
+            object.text("upstream", &call.upstream);
+            object.optional("server", call.attempts.last().map(|attempt| &*attempt.server));
+            object.text("outcome", call.outcome);
+            object.number("status", call.attempts.last().and_then(|attempt| attempt.status).map_or(0, u64::from));
+            object.millis("ms", call.elapsed);
+        });
+    }
     line.number("bytes_in", record.bytes_in);
     line.number("bytes_out", record.bytes_out);
     line.millis("duration_ms", record.duration);

@@ -50,6 +50,7 @@ pub(super) fn relayed() -> AccessRecord {
         tags: Vec::new(),
         upstream: Some("automate".into()),
         attempts: vec![attempt],
+        calls: Vec::new(),
         bytes_in: 0,
         bytes_out: 6,
     }
@@ -109,6 +110,7 @@ pub(super) fn denied() -> AccessRecord {
             attempt("https://10.0.0.5", "connect", "refused", None, 1_500, 0xa1),
             attempt("https://10.0.0.6:8443", "head", "ok", Some(200), 20_000, 0xa2),
         ],
+        calls: Vec::new(),
         bytes_in: 12,
         bytes_out: 3_456,
         ..plain

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+pub use weir_plugins::capability::http_out::Attempt;
+use weir_plugins::capability::http_out::CallOut;
 use weir_plugins::{Decision, Finding};
 
 use crate::conn::{ClientIp, ConnInfo};
@@ -42,25 +44,6 @@ pub struct TraceIds {
     pub parent: Option<u64>,
     /// Whether the spans are exported whatever the outcome. Refused, failed and slow exchanges are exported anyway.
     pub sampled: bool,
-}
-
-/// How far an attempt came, and how it ended.
-#[derive(Clone, Debug)]
-pub struct Attempt {
-    /// The server's URL as configured.
-    pub server: Arc<str>,
-    /// `connect`, `tls`, `send`, `head`, `body`.
-    pub stage: &'static str,
-    /// `ok`, or what went wrong (`refused`, `timeout`, `reset`, `certificate`, ...).
-    pub outcome: &'static str,
-    /// The upstream's status, when a head arrived.
-    pub status: Option<u16>,
-    /// When it began.
-    pub started: Instant,
-    /// Until the response head, or until it failed.
-    pub elapsed: Duration,
-    /// The CLIENT span's id, as sent in `traceparent`.
-    pub span_id: u64,
 }
 
 /// One exchange, from its head to the end of its response body.
@@ -112,6 +95,8 @@ pub struct AccessRecord {
     pub upstream: Option<Arc<str>>,
     /// Every attempt.
     pub attempts: Vec<Attempt>,
+    /// What policies asked of upstreams.
+    pub calls: Vec<CallOut>,
     /// Bytes of the request body.
     pub bytes_in: u64,
     /// Bytes of the response body.

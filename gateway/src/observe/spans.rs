@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+use weir_plugins::capability::http_out::CallOut;
 use weir_plugins::{Decision, Mode, VerdictKind};
 
 use super::access_log::{CLASS, last_tag};
@@ -25,20 +26,30 @@ pub fn is_kept(record: &AccessRecord) -> bool {
         || record.decided_by == DecidedBy::Gateway
         || record.decisions.iter().any(decided_against)
         || record.attempts.iter().any(|attempt| attempt.outcome != OK)
+        || record.calls.iter().any(|call| call.outcome != OK)
 }
 
 /// How many spans [`build`] makes of a record.
 #[must_use]
 pub fn count(record: &AccessRecord) -> usize {
-    1 + record.attempts.len() + record.decisions.len()
+    let calls: usize = record.calls.iter().map(|call| call.attempts.len()).sum();
+    1 + record.attempts.len() + record.decisions.len() + calls
 }
 
 /// Hands every span of an exchange to `emit`, the SERVER span first. Times of day are those of the record's own clock pair.
 pub fn build(record: &AccessRecord, scope: &InstrumentationScope, mut emit: impl FnMut(SpanData)) {
     let spans = Spans { record, scope };
     emit(spans.server());
-    for decision in &record.decisions {
-        emit(spans.policy(decision));
+    for (index, decision) in record.decisions.iter().enumerate() {
+        let span_id = random_u64();
+        emit(spans.policy(decision, span_id));
+        for call in record.calls.iter().filter(|call| call.decision == index) {
+            call.attempts.iter().for_each(|attempt| emit(spans.call_out(call, attempt, span_id)));
+        }
+    }
+    // Beyond what a record holds of decisions.
+    for call in record.calls.iter().filter(|call| call.decision >= record.decisions.len()) {
+        call.attempts.iter().for_each(|attempt| emit(spans.call_out(call, attempt, record.trace.span_id)));
     }
     for (index, attempt) in record.attempts.iter().enumerate() {
         emit(spans.attempt(index, attempt));
@@ -118,7 +129,7 @@ impl Spans<'_> {
         out.0
     }
 
-    fn policy(&self, decision: &Decision) -> SpanData {
+    fn policy(&self, decision: &Decision, span_id: u64) -> SpanData {
         let mut out = Attributes(Vec::with_capacity(7));
         out.put("weir.policy.name", decision.policy.clone());
         out.put("weir.policy.phase", decision.phase.name());
@@ -132,21 +143,33 @@ impl Spans<'_> {
         SpanData {
             status: if failed { Status::error(decision.reason.clone()) } else { Status::Unset },
             attributes: out.0,
-            ..self.span(Cow::Owned(name), random_u64(), decision.started, decision.elapsed)
+            ..self.span(Cow::Owned(name), span_id, decision.started, decision.elapsed)
         }
     }
 
     fn attempt(&self, index: usize, attempt: &Attempt) -> SpanData {
         let record = self.record;
         let mut out = Attributes(Vec::with_capacity(10));
-        out.method(&record.method);
-        server_of(&attempt.server, &mut out);
-        out.put("url.full", format!("{}{}", attempt.server.trim_end_matches('/'), record.path));
         out.maybe("weir.upstream", record.upstream.clone());
-        out.put("weir.attempt.stage", attempt.stage);
         if index > 0 {
             out.put("http.request.resend_count", i64::try_from(index).unwrap_or(i64::MAX));
         }
+        self.client(attempt, &record.method, &record.path, out)
+    }
+
+    /// A call of a policy, below the policy's own span.
+    fn call_out(&self, call: &CallOut, attempt: &Attempt, parent: u64) -> SpanData {
+        let mut out = Attributes(Vec::with_capacity(10));
+        out.put("weir.upstream", call.upstream.clone());
+        out.put("weir.policy.name", call.policy.clone());
+        SpanData { parent_span_id: SpanId::from(parent), ..self.client(attempt, &call.method, &call.path, out) }
+    }
+
+    fn client(&self, attempt: &Attempt, method: &http::Method, path: &str, mut out: Attributes) -> SpanData {
+        out.method(method);
+        server_of(&attempt.server, &mut out);
+        out.put("url.full", format!("{}{path}", attempt.server.trim_end_matches('/')));
+        out.put("weir.attempt.stage", attempt.stage);
         if let Some(status) = attempt.status {
             out.put("http.response.status_code", i64::from(status));
         }
@@ -162,7 +185,7 @@ impl Spans<'_> {
             }
             Some(_) | None => Status::Unset,
         };
-        let name = Cow::Owned(span_method(&record.method).to_owned());
+        let name = Cow::Owned(span_method(method).to_owned());
         SpanData {
             span_kind: SpanKind::Client,
             status,
@@ -335,6 +358,33 @@ mod tests {
         assert!(!attributes(first).contains_key("http.request.resend_count"));
         assert_eq!(second.status, Status::Unset);
         check(second, &[("server.port", "8443"), ("http.request.resend_count", "1"), ("http.response.status_code", "200")]);
+    }
+
+    #[test]
+    fn what_a_policy_asked_is_below_its_own_span() {
+        let mut record = fixture::denied();
+        let attempt = record.attempts.pop().unwrap();
+        let call = |decision| CallOut {
+            policy: "ips".into(),
+            decision,
+            upstream: "auth".into(),
+            method: http::Method::PUT,
+            path: "/check".to_owned(),
+            outcome: "ok",
+            started: record.started,
+            elapsed: Duration::from_millis(2),
+            attempts: vec![Attempt { span_id: 0xca11, ..attempt.clone() }],
+        };
+        record.calls = vec![call(1), call(99)];
+        let spans = built(&record);
+        let of_call: Vec<_> = spans.iter().filter(|span| span.span_context.span_id() == SpanId::from(0xca11)).collect();
+        let ips = spans.iter().find(|span| span.name == "policy ips request-body").unwrap();
+        assert_eq!(of_call[0].parent_span_id, ips.span_context.span_id());
+        assert_eq!(of_call[1].parent_span_id, SpanId::from(record.trace.span_id), "its decision is not in the record");
+        assert_eq!((of_call[0].name.as_ref(), &of_call[0].span_kind), ("PUT", &SpanKind::Client));
+        let expected = [("weir.upstream", "auth"), ("weir.policy.name", "ips"), ("server.port", "8443")];
+        check(of_call[0], &expected);
+        assert!(attributes(of_call[0])["url.full"].ends_with("/check"));
     }
 
     #[test]

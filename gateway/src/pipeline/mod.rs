@@ -1,6 +1,7 @@
 //! The path of one request, in the order it travels. [`handle`] owns the record and turns failures into answers; [`exchange`] is the
 //! list of steps.
 
+pub mod call_out;
 mod policies;
 mod sketch;
 pub mod transform;
@@ -196,6 +197,7 @@ fn begin(worker: &Worker, conn: &Conn, snapshot: &Snapshot, parts: &Parts) -> Bo
         tags: Vec::new(),
         upstream: None,
         attempts: Vec::new(),
+        calls: Vec::new(),
         bytes_in: 0,
         bytes_out: 0,
     })

@@ -7,13 +7,14 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{StatusCode, Uri};
 use http_body::Body as _;
-use weir_plugins::{ConnectionFacts, Exchange, Phase, Reply, ResponseHead, Verdict};
+use weir_plugins::{ConnectionFacts, Exchange, Phase, Reply, ResponseHead, TraceContext, Verdict};
 
 use crate::failure::Failure;
 use crate::finish::Finish;
 use crate::http::body::RequestBody;
 use crate::http::pace::BodyFault;
 use crate::listen::conn::Conn;
+use crate::observe::record::TraceIds;
 use crate::runtime::snapshot::{Site, Snapshot};
 
 /// The connection, request and request-body phases. Edits land in `parts` and `host`.
@@ -34,7 +35,9 @@ pub(super) async fn request(
     let authority = host.to_ascii_lowercase();
     let head = (parts.method.clone(), parts.version, target, authority);
     let headers = std::mem::take(&mut parts.headers);
-    let exchange = Exchange::new(facts, Arc::clone(&site.name), finish.record.request_id, head, headers);
+    let mut exchange = Exchange::new(facts, Arc::clone(&site.name), finish.record.request_id, head, headers);
+    let TraceIds { trace_id, span_id, sampled, .. } = finish.record.trace;
+    exchange.trace = Some(TraceContext { trace_id, span_id, sampled });
     finish.exchange = Some(Box::new(exchange));
     let verdict = ask(conn, snapshot, site, finish, body).await;
     take_over(site, finish, parts, host)?;

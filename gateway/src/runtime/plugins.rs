@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use weir_plugins::capability::http_out::HttpOut;
 use weir_plugins::{Generation, Host, LoadError, Mode, OnError, Plugin, PolicyLimits, PolicySpec};
 
 use crate::config::{self, Config, Policy};
@@ -258,6 +259,11 @@ fn spec(policy: &Policy) -> PolicySpec {
             config::OnError::Allow => OnError::Allow,
         },
         grants: policy.grants.clone(),
+        http_out: HttpOut {
+            upstreams: policy.http_out.upstreams.clone(),
+            calls: policy.http_out.calls,
+            body: policy.http_out.body,
+        },
         config: policy.config.clone(),
         limits: PolicyLimits {
             cpu: policy.limits.cpu,

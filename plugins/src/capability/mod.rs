@@ -1,6 +1,7 @@
 //! What the host offers to policies, one module per interface of the contract. State is per plugin, bounded and evicting.
 
 pub mod geoip;
+pub mod http_out;
 pub mod kv;
 pub mod log;
 pub mod metrics;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 pub(crate) const DEFAULT_GRANTS: [&str; 3] = ["log", "geoip", "metrics"];
 
 /// All capabilities that a policy can be granted.
-pub const CAPABILITIES: [&str; 4] = ["log", "geoip", "kv", "metrics"];
+pub const CAPABILITIES: [&str; 5] = ["log", "geoip", "kv", "metrics", "http-out"];
 
 /// The capability state that instances of one plugin share.
 #[derive(Clone, Debug)]
@@ -19,11 +20,30 @@ pub(crate) struct Shared {
     pub(crate) countries: Arc<geoip::Countries>,
     pub(crate) kv: Arc<kv::Kv>,
     pub(crate) counters: Arc<metrics::Counters>,
+    pub(crate) calls: Arc<http_out::CallCounts>,
+    /// Of one generation, unlike the others.
+    pub(crate) http_out: Arc<http_out::Allowance>,
 }
 
 impl Shared {
+    /// The state of a plugin before it has any.
+    pub(crate) fn new(countries: &Arc<geoip::Countries>) -> Self {
+        Self {
+            countries: Arc::clone(countries),
+            kv: Arc::default(),
+            counters: Arc::default(),
+            calls: Arc::default(),
+            http_out: Arc::default(),
+        }
+    }
+
     /// The same country database with empty state of its own.
     pub(crate) fn scratch(&self) -> Self {
-        Self { countries: Arc::clone(&self.countries), kv: Arc::default(), counters: Arc::default() }
+        Self::new(&self.countries)
+    }
+
+    /// The same state for a generation that may ask these upstreams.
+    pub(crate) fn granted(self, http_out: &http_out::HttpOut) -> Self {
+        Self { http_out: http_out::Allowance::new(http_out), ..self }
     }
 }

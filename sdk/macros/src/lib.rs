@@ -16,7 +16,7 @@ const PHASES: [(&str, &str); 6] = [
     ("complete", "Complete"),
 ];
 
-const CAPABILITIES: [&str; 4] = ["log", "geoip", "kv", "metrics"];
+const CAPABILITIES: [&str; 5] = ["log", "geoip", "kv", "metrics", "http-out"];
 
 /// Exports a `Policy` as a Weir plugin: put it on `impl Policy for YourType`.
 ///

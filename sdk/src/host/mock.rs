@@ -381,6 +381,8 @@ pub(crate) struct State {
     pub(crate) logs: Vec<(log::Level, String)>,
     pub(crate) values: std::collections::BTreeMap<String, Vec<u8>>,
     pub(crate) metrics: std::collections::BTreeMap<(String, String), u64>,
+    pub(crate) upstreams: http_out::Upstreams,
+    pub(crate) calls: Vec<crate::http::Call>,
 }
 
 /// As `log` in the contract.
@@ -430,6 +432,65 @@ pub(crate) mod kv {
             *value = number.to_string().into_bytes();
             number
         })
+    }
+}
+
+/// As `http-out` in the contract: tests script the upstreams.
+pub(crate) mod http_out {
+    use super::Header;
+    use crate::http;
+
+    pub(crate) struct Call {
+        pub(crate) upstream: String,
+        pub(crate) method: String,
+        pub(crate) target: String,
+        pub(crate) headers: Vec<Header>,
+        pub(crate) body: Vec<u8>,
+        pub(crate) timeout_ms: u32,
+    }
+
+    pub(crate) struct Answer {
+        pub(crate) status: u16,
+        pub(crate) headers: Vec<Header>,
+        pub(crate) body: Vec<u8>,
+    }
+
+    pub(crate) use crate::http::Error as CallError;
+
+    pub(crate) type Script = std::rc::Rc<dyn Fn(&http::Call) -> Result<http::Answer, http::Error>>;
+
+    /// Upstreams by name. The last script of a name counts.
+    #[derive(Default)]
+    pub(crate) struct Upstreams(pub(crate) Vec<(String, Script)>);
+
+    impl std::fmt::Debug for Upstreams {
+        fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+        }
+    }
+
+    pub(crate) fn send(call: &Call) -> Result<Answer, CallError> {
+        let timeout = Some(call.timeout_ms).filter(|millis| *millis > 0);
+        let call = http::Call {
+            upstream: call.upstream.clone(),
+            method: call.method.clone(),
+            target: call.target.clone(),
+            headers: call.headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect(),
+            body: call.body.clone(),
+            timeout: timeout.map(|millis| std::time::Duration::from_millis(millis.into())),
+        };
+        if call.headers.iter().any(|(name, value)| super::check_edit(name, value).is_err()) || !call.target.starts_with('/') {
+            return Err(CallError::Invalid);
+        }
+        // The script runs without the state, which it may ask for itself.
+        let script = super::STATE.with_borrow_mut(|state| {
+            state.calls.push(call.clone());
+            let named = state.upstreams.0.iter().rev().find(|(name, _)| *name == call.upstream);
+            named.map(|(_, script)| std::rc::Rc::clone(script))
+        });
+        let answer = script.ok_or(CallError::NotGranted)?(&call)?;
+        let headers = answer.headers.into_iter().map(|(name, value)| Header { name, value }).collect();
+        Ok(Answer { status: answer.status, headers, body: answer.body })
     }
 }
 

@@ -1,10 +1,10 @@
 //! The gateway, through the generated bindings of the contract.
 
-/// Generated from `wit/policy.wit`.
+/// Generated from the newest version of the contract.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unused_qualifications, unreachable_pub)]
 pub mod bindings {
     wit_bindgen::generate!({
-        path: "wit",
+        path: "wit/0.1.1",
         world: "policy",
         pub_export_macro: true,
         export_macro_name: "export_policy",
@@ -15,4 +15,4 @@ pub mod bindings {
 
 pub(crate) use bindings::weir::policy::types::{Connection, Header, IpAddress, Request, Response};
 pub use bindings::weir::policy::types::{EditError, Finding, Outcome};
-pub(crate) use bindings::weir::policy::{geoip, kv, log, metrics};
+pub(crate) use bindings::weir::policy::{geoip, http_out, kv, log, metrics};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{SMALL, read, refused};
-use crate::config::{Failback, Health, Limits, PolicyLimits, Retry, Telemetry, Timeouts};
+use crate::config::{Failback, Health, HttpOut, Limits, PolicyLimits, Retry, Telemetry, Timeouts};
 
 const REFERENCE: &str = include_str!("../../../../docs/reference/configuration.md");
 
@@ -25,6 +25,8 @@ zzzzzzzzzz = 1
 [[certificate]]
 zzzzzzzzzz = 1
 [policy.NAME]
+zzzzzzzzzz = 1
+[policy.NAME.http_out]
 zzzzzzzzzz = 1
 [policy.NAME.limits]
 zzzzzzzzzz = 1
@@ -96,6 +98,7 @@ fn documented_defaults_are_the_defaults() {
     let sections = [
         "telemetry",
         "limits",
+        "policy.NAME.http_out",
         "policy.NAME.limits",
         "upstream.NAME.failback",
         "upstream.NAME.health",
@@ -104,13 +107,16 @@ fn documented_defaults_are_the_defaults() {
     ];
     let text: String = sections.into_iter().map(text_of).collect();
     assert!(text.matches(" = ").count() >= 24, "most defaults are literal: {text}");
-    let required = "[policy.NAME]\nplugin = 'x'\n[upstream.NAME]\nservers = [{ url = 'http://a' }]\n";
+    let text = text.replace("[policy.NAME.http_out]\n", "[policy.NAME.http_out]\nupstreams = ['NAME']\n");
+    let required = "[policy.NAME]\nplugin = 'x'\ngrants = ['http-out']\n[upstream.NAME]\nservers = [{ url = 'http://a' }]\n";
     let text = text.replace("[upstream.NAME.health]\n", "[upstream.NAME.health]\npath = '/'\n");
     let config = read(&format!("{text}{required}{SMALL}")).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
     let upstream = &config.upstreams["NAME"];
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.telemetry, Telemetry::default());
     assert_eq!(config.policies["NAME"].limits, PolicyLimits::default());
+    let http_out = HttpOut { upstreams: vec!["NAME".into()], ..HttpOut::default() };
+    assert_eq!(config.policies["NAME"].http_out, http_out);
     assert_eq!((&upstream.timeouts, &upstream.retry), (&Timeouts::default(), &Retry::default()));
     assert_eq!(upstream.failback, Failback::default());
     let plain = read(&format!("{SMALL}[upstream.NAME]\nservers = [{{ url = 'http://a' }}]\nhealth = {{ path = '/' }}")).unwrap();

@@ -1,0 +1,276 @@
+//! What a policy was granted it can use, and nothing else, and nobody else pays for it.
+
+use std::time::{Duration, Instant};
+
+use weir_tests::collector::Collector;
+use weir_tests::load::Load;
+use weir_tests::upstream::{Gate, Reply};
+use weir_tests::{Gateway, LONG, Request, Setup, Upstream, eventually};
+
+/// What lets the guest `call-out` ask two upstreams, with time enough for slow machines.
+const GRANTED: &str =
+    "grants = [\"http-out\"]\nhttp_out = { upstreams = [\"auth\", \"directory\"] }\nlimits = { wall = \"20s\" }";
+
+fn setup(origin: &Upstream, auth: &str, directory: &str, lines: &str) -> Setup {
+    let upstreams = format!(
+        "[upstream.auth]\nservers = [{{ url = \"{auth}\" }}]\n[upstream.directory]\nservers = [{{ url = \"{directory}\" }}]\n\
+         [upstream.secret]\nservers = [{{ url = \"{auth}\" }}]"
+    );
+    Setup::before(origin).guest("call-out", lines).section(&upstreams)
+}
+
+/// A gateway whose policy may ask this server as `auth`.
+fn asking(origin: &Upstream, auth: &Upstream) -> Gateway {
+    setup(origin, &auth.url(), &auth.url(), GRANTED).start()
+}
+
+/// The reason for which the policy refused, as the log tells it.
+#[track_caller]
+fn refusal(gateway: &Gateway, target: &str) -> String {
+    let line = gateway.log_of(&gateway.get(target));
+    assert_eq!(line["decided_by"], "call-out", "{line}");
+    line["reason"].as_str().unwrap_or_default().to_owned()
+}
+
+fn counted(gateway: &Gateway, upstream: &str, outcome: &str) -> f64 {
+    let labels = format!("plugin=\"call-out\",upstream=\"{upstream}\",outcome=\"{outcome}\"");
+    gateway.metric(&format!("weir_plugin_calls_out_total{{{labels}}}"))
+}
+
+/// Pain 18: two calls one after the other, in six lines of policy.
+#[test]
+fn a_policy_asks_one_upstream_and_then_another() {
+    let origin = Upstream::text("welcome");
+    let directory = Upstream::scripted(|request| Reply::text(if request.target() == "/accounts/ada" { "gold" } else { "none" }));
+    let auth = Upstream::scripted(|request| {
+        let allowed = request.body == b"gold" && request.header("x-user") == Some("ada");
+        Reply::with(if allowed { "204 No Content" } else { "403 Forbidden" }, &[], "")
+    });
+    let gateway = setup(&origin, &auth.url(), &directory.url(), GRANTED).start();
+    let ask = |user: &str| gateway.ask(&Request::get("/two").header("x-user", user));
+    assert_eq!(ask("ada").text(), "welcome");
+    let refused = ask("eve");
+    assert_eq!((refused.status, origin.count()), (403, 1));
+    let line = gateway.log_of(&refused);
+    assert_eq!((&line["decided_by"], &line["reason"]), (&"call-out".into(), &"not_allowed".into()), "{line}");
+    let calls = line["calls"].as_array().unwrap();
+    let told: Vec<_> = calls.iter().map(|call| (call["upstream"].as_str().unwrap(), call["status"].as_u64().unwrap())).collect();
+    assert_eq!(told, [("directory", 200), ("auth", 403)], "{line}");
+    assert_eq!(counted(&gateway, "auth", "ok"), 2.0);
+}
+
+#[test]
+fn the_upstream_sees_a_request_of_the_gateway_in_the_trace_of_the_exchange() {
+    let origin = Upstream::text("not asked");
+    let fields = [("x-theirs", "1"), ("keep-alive", "timeout=5"), ("x-hop", "2"), ("connection", "keep-alive, x-hop")];
+    let auth = Upstream::scripted(move |request| Reply::with("200 OK", &fields, request.body.clone()));
+    let gateway = asking(&origin, &auth);
+    let answer = gateway.get("/echo");
+    assert_eq!(answer.text(), "200 /echo x-theirs=1&content-length=5", "the answer comes without hop-by-hop fields");
+    let line = gateway.log_of(&answer);
+    let sent = auth.last();
+    assert_eq!(sent.target(), "/echo?q=1");
+    assert_eq!(sent.header("host"), Some(auth.address().to_string().as_str()));
+    assert_eq!((sent.header("content-length"), sent.header("x-mine")), (Some("5"), Some("yes")));
+    let parent = sent.header("traceparent").unwrap_or_default();
+    assert!(parent.contains(line["trace_id"].as_str().unwrap()), "{parent} {line}");
+    assert_eq!(sent.header("x-forwarded-for"), None, "nothing of the client's request goes along by itself");
+    assert_eq!(origin.count(), 0);
+}
+
+/// Pain 14: the call is a CLIENT span below the policy's, and the upstream's parent.
+#[test]
+fn a_call_is_a_span_below_the_policys_own() {
+    let Some(collector) = Collector::start() else { return };
+    let (origin, auth) = (Upstream::text("ok"), Upstream::text("fine"));
+    let setup = setup(&origin, &auth.url(), &auth.url(), GRANTED);
+    let gateway = setup.telemetry(&format!("otlp = \"{}\"", collector.url)).start();
+    let answer = gateway.get("/later");
+    let trace_id = gateway.log_of(&answer)["trace_id"].as_str().unwrap().to_owned();
+    let mut spans = Vec::new();
+    eventually(LONG, "three spans arrive", || {
+        spans = collector.spans(&trace_id);
+        spans.len() >= 3
+    });
+    let find = |kind: &str| spans.iter().find(|span| span.says(&["Kind", kind])).unwrap_or_else(|| panic!("{kind}: {spans:?}"));
+    let (policy, client) = (find("INTERNAL"), find("CLIENT"));
+    assert_eq!(client.field("Parent ID"), policy.field("ID"), "{client:?} {policy:?}");
+    assert!(client.says(&["weir.policy.name", "call-out"]) && client.says(&["weir.upstream", "auth"]), "{client:?}");
+    let sent = auth.last().header("traceparent").unwrap_or_default().to_owned();
+    assert!(sent.contains(client.field("ID").unwrap_or_default()), "{sent} {client:?}");
+}
+
+#[test]
+fn a_policy_asks_nobody_but_the_upstreams_it_was_granted() {
+    let (origin, auth) = (Upstream::text("ok"), Upstream::text("secret"));
+    let gateway = asking(&origin, &auth);
+    for name in ["secret", "origin", "nobody", "127.0.0.1"] {
+        assert_eq!(refusal(&gateway, &format!("/ask/{name}")), "not_granted", "{name}");
+    }
+    assert_eq!((auth.count(), origin.count()), (0, 0));
+    assert_eq!(counted(&gateway, "", "not_granted"), 4.0, "a name that is no upstream's is no label");
+    assert_eq!(gateway.get("/ask/auth").text(), "200 6");
+}
+
+#[test]
+fn the_grant_and_the_names_come_together() {
+    let (origin, auth) = (Upstream::text("ok"), Upstream::text("ok"));
+    let check = |lines: &str, wanted: &[&str]| {
+        let checked = setup(&origin, &auth.url(), &auth.url(), lines).check();
+        assert_eq!(checked.code, Some(1), "{lines}: {}", checked.text());
+        for wanted in wanted {
+            assert!(checked.text().contains(wanted), "{lines}: {wanted:?} is not in {}", checked.text());
+        }
+    };
+    check("", &["imports the capability `http-out`, which is not granted", "grants = [\"http-out\"]"]);
+    check("grants = [\"http-out\"]", &["policy.call-out.grants", "names no upstream to ask", "http_out = { upstreams = "]);
+    check("http_out = { upstreams = [\"auth\"] }", &["policy.call-out.http_out", "does not grant http-out"]);
+    let unknown = "grants = [\"http-out\"]\nhttp_out = { upstreams = [\"aut\"] }";
+    check(unknown, &["policy.call-out.http_out.upstreams", "unknown upstream (\"aut\")", "auth"]);
+    check("grants = [\"http-out\"]\nhttp_out = { upstreams = [] }", &["http_out.upstreams", "is empty"]);
+    check("grants = [\"http-out\"]\nhttp_out = { upstreams = [\"auth\"], calls = 0 }", &["http_out.calls"]);
+}
+
+#[test]
+fn nothing_is_asked_before_there_is_traffic() {
+    let (origin, auth) = (Upstream::text("ok"), Upstream::text("ok"));
+    let gateway = asking(&origin, &auth);
+    assert_eq!(auth.count(), 0, "a plugin that is configured and tested asks nobody");
+    assert_eq!(refusal(&gateway, "/early"), "not_now");
+}
+
+#[test]
+fn a_policy_cannot_write_what_only_the_gateway_writes() {
+    let (origin, auth) = (Upstream::text("ok"), Upstream::text("ok"));
+    let gateway = asking(&origin, &auth);
+    assert_eq!(refusal(&gateway, "/headers"), "all_refused");
+    assert_eq!(refusal(&gateway, "/large"), "request_too_large");
+    assert_eq!(auth.count(), 0);
+}
+
+/// Pain 4: epochs do not tick while a guest waits, its wall deadline does.
+#[test]
+fn an_upstream_that_hangs_costs_the_policys_own_time_and_nobody_elses() {
+    let (origin, gate) = (Upstream::text("ok"), Gate::default());
+    let held = gate.clone();
+    let auth = Upstream::scripted(move |_| Reply::Behind(held.clone(), Box::new(Reply::text("late"))));
+    let lines = GRANTED.replace("20s", "300ms");
+    let gateway = setup(&origin, &auth.url(), &auth.url(), &lines).replace("workers = 2", "workers = 1").start();
+    assert_eq!(gateway.get("/").status, 200);
+    let neighbours = Load::start(gateway.plain(), 2, &Request::get("/neighbour"));
+    eventually(LONG, "traffic flows", || neighbours.done() > 50);
+    let began = Instant::now();
+    // The policy's own timeout is an error that it can deal with; its wall deadline ends its call.
+    assert_eq!(refusal(&gateway, "/soon"), "timeout");
+    let before = neighbours.done();
+    assert_eq!(refusal(&gateway, "/later"), "policy_timed_out");
+    assert!(began.elapsed() >= Duration::from_millis(330), "both waited: {:?}", began.elapsed());
+    assert!(neighbours.done() > before + 20, "one worker serves others while a policy waits");
+    let report = neighbours.finish();
+    assert!(report.failures.is_empty(), "{:?}", report.failures.first());
+    let policy = &gateway.plugin("call-out")[0]["policies"][0];
+    assert_eq!(policy["timeouts"], 1, "{policy}");
+    assert_eq!(counted(&gateway, "auth", "timeout"), 2.0);
+    gate.open();
+    eventually(LONG, "the policy asks again", || gateway.get("/later").text() == "200 4");
+}
+
+#[test]
+fn an_answer_without_end_is_read_no_further_than_the_limit() {
+    const HUGE: u64 = 100 << 20;
+    for chunked in [true, false] {
+        let origin = Upstream::text("ok");
+        let auth = Upstream::scripted(move |request| match request.target() {
+            "/" => Reply::Stream { length: HUGE, chunked },
+            _ => Reply::text("small"),
+        });
+        let gateway = asking(&origin, &auth);
+        assert_eq!(gateway.get("/echo").status, 200);
+        let before = gateway.memory();
+        for _ in 0..10 {
+            assert_eq!(refusal(&gateway, "/later"), "answer_too_large", "chunked: {chunked}");
+        }
+        let grown = gateway.memory().saturating_sub(before);
+        assert!(grown < 16 << 20, "chunked: {chunked}: memory grew by {grown} bytes");
+        assert_eq!(gateway.get("/echo").status, 200, "chunked: {chunked}");
+    }
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_no_answer() {
+    let cases: [&[u8]; 5] = [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nshort\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-le",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    ];
+    for bytes in cases {
+        let origin = Upstream::text("ok");
+        let auth = Upstream::scripted(move |_| Reply::Last(bytes.to_vec()));
+        let gateway = asking(&origin, &auth);
+        assert_eq!(refusal(&gateway, "/later"), "broken", "{}", String::from_utf8_lossy(bytes));
+        assert_eq!(gateway.get("/").status, 200);
+    }
+}
+
+#[test]
+fn a_policy_that_asks_in_a_loop_floods_nobody() {
+    let (origin, auth) = (Upstream::text("ok"), Upstream::text("yes"));
+    let gateway = asking(&origin, &auth);
+    assert_eq!(refusal(&gateway, "/loop"), "busy_after_16");
+    assert_eq!(auth.count(), 16);
+    assert_eq!(refusal(&gateway, "/loop"), "busy_after_16", "the limit is on one exchange");
+    assert!(auth.accepted() <= 2, "calls share connections: {} for 32 calls", auth.accepted());
+}
+
+#[test]
+fn calls_under_way_are_bounded_and_end_with_their_clients() {
+    let (origin, gate) = (Upstream::text("ok"), Gate::default());
+    let held = gate.clone();
+    let auth = Upstream::scripted(move |_| Reply::Behind(held.clone(), Box::new(Reply::text("late"))));
+    let lines = GRANTED.replace("\"directory\"] }", "\"directory\"], calls = 2 }");
+    let gateway = setup(&origin, &auth.url(), &auth.url(), &lines).start();
+    let mut waiting: Vec<_> = (0..2).map(|_| gateway.connect()).collect();
+    for connection in &mut waiting {
+        connection.send(Request::get("/later").bytes()).unwrap();
+    }
+    eventually(LONG, "two calls wait", || auth.count() == 2);
+    assert_eq!(refusal(&gateway, "/later"), "busy");
+    assert_eq!(auth.count(), 2);
+    // Whoever hangs up gives the place back.
+    drop(waiting);
+    gate.open();
+    eventually(LONG, "there is room again", || gateway.get("/later").status == 200);
+}
+
+#[test]
+fn calls_go_where_the_gateway_would_send_a_request() {
+    let (origin, second) = (Upstream::text("ok"), Upstream::text("second"));
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let upstreams = format!(
+        "[upstream.auth]\nservers = [{{ url = \"http://{gone}\" }}, {{ url = \"{}\", priority = 1 }}]\n\
+         [upstream.directory]\nservers = [{{ url = \"http://{gone}\" }}]",
+        second.url()
+    );
+    let gateway = Setup::before(&origin).guest("call-out", GRANTED).section(&upstreams).start();
+    assert_eq!(gateway.get("/ask/auth").text(), "200 6", "the second server answers for the first");
+    let mut reasons = Vec::new();
+    eventually(LONG, "the only server is known to be down", || {
+        reasons.push(refusal(&gateway, "/ask/directory"));
+        reasons.last().is_some_and(|reason| reason == "no_server")
+    });
+    assert_eq!(reasons[0], "connect", "{reasons:?}");
+}
+
+/// A policy that only observes asks all the same: its verdict hangs on the answer.
+#[test]
+fn a_policy_that_observes_asks_and_decides_nothing() {
+    let origin = Upstream::text("welcome");
+    let auth = Upstream::scripted(|_| Reply::with("403 Forbidden", &[], ""));
+    let gateway = setup(&origin, &auth.url(), &auth.url(), &format!("mode = \"observe\"\n{GRANTED}")).start();
+    let answer = gateway.get("/two");
+    assert_eq!(answer.text(), "welcome");
+    let line = gateway.log_of(&answer);
+    assert_eq!((&line["policies"][0]["verdict"], auth.count()), (&"deny".into(), 2), "{line}");
+}
