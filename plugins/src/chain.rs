@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::call::{self, Budget, Slot};
+use crate::candidate::{self, Candidate, Pair, Tried};
 use crate::contract::bindings::weir::policy::types as wit;
 use crate::contract::cut;
 use crate::decision::{Decision, Mode, OnError, Phase, VerdictKind};
@@ -67,8 +68,11 @@ pub(crate) enum Answer {
 #[derive(Debug, Default)]
 pub struct Chain {
     policies: Vec<Arc<Generation>>,
+    /// By place in the chain; none when no policy has a candidate.
+    candidates: Option<Box<[Option<Arc<Candidate>>]>>,
     phases: Phases,
     request_window: usize,
+    edits_bodies: bool,
 }
 
 /// The status of a request refused because a policy failed.
@@ -78,10 +82,33 @@ impl Chain {
     /// A chain of these policies, first to last.
     #[must_use]
     pub fn new(policies: Vec<Arc<Generation>>) -> Self {
-        let active = policies.iter().filter(|policy| policy.spec.mode != Mode::Off);
+        Self::with_candidates(policies.into_iter().map(|policy| (policy, None)).collect())
+    }
+
+    /// The same, with the candidates of those policies that have one.
+    #[must_use]
+    pub fn with_candidates(policies: Vec<(Arc<Generation>, Option<Arc<Candidate>>)>) -> Self {
+        let (policies, candidates): (Vec<_>, Vec<_>) = policies.into_iter().unzip();
+        let tried = || candidates.iter().flatten().map(|candidate: &Arc<Candidate>| &candidate.generation);
+        let active = policies.iter().chain(tried()).filter(|policy| policy.spec.mode != Mode::Off);
         let phases = active.fold(Phases::default(), |set, policy| set.with(policy.needs.phases));
-        let request_window = policies.iter().map(|policy| policy.request_window()).max().unwrap_or(0);
-        Self { policies, phases, request_window }
+        let request_window = policies.iter().chain(tried()).map(|policy| policy.request_window()).max().unwrap_or(0);
+        let edits_bodies = policies.iter().any(|policy| policy.wants(Phase::ResponseBody))
+            || candidates.iter().flatten().any(|candidate| candidate.edits_bodies());
+        let candidates = tried().next().is_some().then(|| candidates.clone().into_boxed_slice());
+        Self { policies, candidates, phases, request_window, edits_bodies }
+    }
+
+    /// Whether a response body may be another one behind the chain: a shadow that reads it leaves it as it is.
+    #[must_use]
+    pub const fn edits_bodies(&self) -> bool {
+        self.edits_bodies
+    }
+
+    /// A policy with its candidate, if it has one.
+    fn pair<'a>(&'a self, index: usize, stable: &'a Arc<Generation>) -> Option<Pair<'a>> {
+        let candidate = self.candidates.as_ref()?.get(index)?.as_deref()?;
+        Some(Pair { index, stable, candidate })
     }
 
     /// The policies, first to last.
@@ -121,9 +148,14 @@ impl Chain {
     pub async fn response(&self, slot: &mut Option<Box<Exchange>>) -> Verdict {
         let mut clock = Instant::now();
         for (index, policy) in self.policies.iter().enumerate().rev() {
-            if policy.wants_response(slot.as_deref(), index)
-                && let Step::Stop(verdict) = ask(policy, index, slot, Phase::Response, None, &mut clock).await
-            {
+            let step = match self.pair(index, policy) {
+                Some(pair) => Box::pin(candidate::ask(pair, slot, Phase::Response, None, &mut clock)).await,
+                None if policy.wants_response(slot.as_deref(), index) => {
+                    ask(policy, index, slot, Phase::Response, None, &mut clock).await
+                }
+                None => Step::Next,
+            };
+            if let Step::Stop(verdict) = step {
                 return verdict;
             }
         }
@@ -138,27 +170,16 @@ impl Chain {
     pub async fn response_body(&self, slot: &mut Option<Box<Exchange>>, chunk: Bytes, last: bool) -> Result<Bytes, Arc<str>> {
         let mut chunk = chunk;
         for (index, policy) in self.policies.iter().enumerate().rev() {
-            if !policy.wants(Phase::ResponseBody) {
-                continue;
-            }
             let started = Instant::now();
-            let called = match lease(policy, index).await {
-                Ok(mut lease) => {
-                    let budget = Budget::of(policy, started);
-                    let called = call::response_body(&mut lease.instance, slot, &chunk, last, budget).await;
-                    lease.settle(called)
-                }
-                Err(error) => Err(error),
+            let called = match self.pair(index, policy) {
+                Some(pair) => Box::pin(candidate::response_body(pair, slot, &chunk, last)).await,
+                None => piece(policy, index, slot, &chunk, last).await,
             };
-            if called.is_ok() {
-                // Counted, not logged: a large body would fill the log with its pieces.
-                policy.stats.record(VerdictKind::Next, started.elapsed());
-            }
             match called {
-                Ok(new) if policy.spec.mode == Mode::Enforce => chunk = new.into(),
+                Ok(Some(new)) if policy.spec.mode == Mode::Enforce => chunk = new,
                 Ok(_) => {}
                 Err(error) => {
-                    note(policy, slot, Phase::ResponseBody, started, &policy.failed(&error));
+                    note(policy, slot, Phase::ResponseBody, started, &policy.failed(&error), None);
                     if policy.spec.on_error == OnError::Deny && policy.spec.mode == Mode::Enforce {
                         return Err(Arc::clone(&policy.spec.name));
                     }
@@ -171,29 +192,22 @@ impl Chain {
     /// Tells every policy that asked how the exchange ended.
     pub async fn complete(&self, slot: &mut Option<Box<Exchange>>, outcome: &Outcome) {
         for (index, policy) in self.policies.iter().enumerate() {
-            if !policy.wants(Phase::Complete) {
-                continue;
+            match self.pair(index, policy) {
+                Some(pair) => Box::pin(candidate::complete(pair, slot, outcome)).await,
+                None => drop(complete(policy, index, slot, outcome, None).await),
             }
-            let started = Instant::now();
-            let called = match lease(policy, index).await {
-                Ok(mut lease) => {
-                    let called = call::complete(&mut lease.instance, slot, outcome, Budget::of(policy, started)).await;
-                    lease.settle(called)
-                }
-                Err(error) => Err(error),
-            };
-            let noted = called.map_or_else(|error| policy.failed(&error), |()| Noted::plain(VerdictKind::Next));
-            note(policy, slot, Phase::Complete, started, &noted);
         }
     }
 
     async fn forward(&self, slot: &mut Slot, phase: Phase, body: Option<(&[u8], bool)>) -> Verdict {
         let mut clock = Instant::now();
         for (index, policy) in self.policies.iter().enumerate() {
-            if !policy.wants(phase) {
-                continue;
-            }
-            match ask(policy, index, slot, phase, body, &mut clock).await {
+            let step = match self.pair(index, policy) {
+                Some(pair) => Box::pin(candidate::ask(pair, slot, phase, body, &mut clock)).await,
+                None if policy.wants(phase) => ask(policy, index, slot, phase, body, &mut clock).await,
+                None => continue,
+            };
+            match step {
                 Step::Next => {}
                 Step::Accept => return Verdict::Continue,
                 Step::Stop(verdict) => return verdict,
@@ -203,7 +217,8 @@ impl Chain {
     }
 }
 
-enum Step {
+/// What one policy's answer means for the chain.
+pub(crate) enum Step {
     Next,
     Accept,
     Stop(Verdict),
@@ -218,31 +233,46 @@ async fn ask(
     body: Option<(&[u8], bool)>,
     clock: &mut Instant,
 ) -> Step {
-    let called = match lease(policy, index).await {
-        Ok(mut lease) => {
-            let budget = Budget::of(policy, *clock);
-            let called = match body {
-                Some((bytes, complete)) => {
-                    let window = bytes.get(..policy.request_window()).unwrap_or(bytes);
-                    let complete = complete && window.len() == bytes.len();
-                    call::request_body(&mut lease.instance, slot, window, complete, budget).await
-                }
-                None => call::verdict(&mut lease.instance, slot, phase, budget).await,
-            };
-            lease.settle(called)
+    let called = asked(policy, index, slot, phase, body, *clock).await;
+    conclude(policy, slot, phase, called, None, clock)
+}
+
+/// The answer of one policy. `place` keys its state in the exchange.
+pub(crate) async fn asked(
+    policy: &Arc<Generation>,
+    place: usize,
+    slot: &mut Slot,
+    phase: Phase,
+    body: Option<(&[u8], bool)>,
+    started: Instant,
+) -> Result<Answer, CallError> {
+    let mut lease = lease(policy, place).await?;
+    let budget = Budget::of(policy, started);
+    let called = match body {
+        Some((bytes, complete)) => {
+            let window = bytes.get(..policy.request_window()).unwrap_or(bytes);
+            let complete = complete && window.len() == bytes.len();
+            call::request_body(&mut lease.instance, slot, window, complete, budget).await
         }
-        Err(error) => Err(error),
+        None => call::verdict(&mut lease.instance, slot, phase, budget).await,
     };
+    lease.settle(called)
+}
+
+/// Notes an answer, and what it means for the chain in the policy's mode.
+pub(crate) fn conclude(
+    policy: &Generation,
+    slot: &mut Slot,
+    phase: Phase,
+    called: Result<Answer, CallError>,
+    tried: Option<Tried>,
+    clock: &mut Instant,
+) -> Step {
     let noted = match &called {
         Err(error) => policy.failed(error),
-        Ok(Answer::Next) => Noted::plain(VerdictKind::Next),
-        Ok(Answer::Accept) => Noted::plain(VerdictKind::Accept),
-        Ok(Answer::Deny(denial)) => {
-            Noted { kind: VerdictKind::Deny, rule: cut(denial.rule.clone(), 64), reason: reason(&denial.reason) }
-        }
-        Ok(Answer::Reply(reply)) => Noted { kind: VerdictKind::Reply, rule: String::new(), reason: reason(&reply.reason) },
+        Ok(answer) => Noted::of(answer),
     };
-    *clock = note(policy, slot, phase, *clock, &noted);
+    *clock = note(policy, slot, phase, *clock, &noted, tried);
     if policy.spec.mode != Mode::Enforce {
         return Step::Next;
     }
@@ -266,6 +296,50 @@ async fn ask(
             Step::Stop(Verdict::Deny(refusal))
         }
     }
+}
+
+/// What one policy makes of a piece of a response body; none when it did not ask for the phase.
+pub(crate) async fn piece(
+    policy: &Arc<Generation>,
+    place: usize,
+    slot: &mut Slot,
+    chunk: &[u8],
+    last: bool,
+) -> Result<Option<Bytes>, CallError> {
+    if !policy.wants(Phase::ResponseBody) {
+        return Ok(None);
+    }
+    let started = Instant::now();
+    let mut lease = lease(policy, place).await?;
+    let called = call::response_body(&mut lease.instance, slot, chunk, last, Budget::of(policy, started)).await;
+    let new = lease.settle(called)?;
+    // Counted, not logged: a large body would fill the log with its pieces.
+    policy.stats.record(VerdictKind::Next, started.elapsed());
+    Ok(Some(new.into()))
+}
+
+/// Tells one policy, if it asked, how the exchange ended. Answers whether it took it well.
+pub(crate) async fn complete(
+    policy: &Arc<Generation>,
+    place: usize,
+    slot: &mut Slot,
+    outcome: &Outcome,
+    tried: Option<Tried>,
+) -> Result<(), CallError> {
+    if !policy.wants(Phase::Complete) {
+        return Ok(());
+    }
+    let started = Instant::now();
+    let called = match lease(policy, place).await {
+        Ok(mut lease) => {
+            let called = call::complete(&mut lease.instance, slot, outcome, Budget::of(policy, started)).await;
+            lease.settle(called)
+        }
+        Err(error) => Err(error),
+    };
+    let noted = called.as_ref().map_or_else(|error| policy.failed(error), |()| Noted::plain(VerdictKind::Next));
+    note(policy, slot, Phase::Complete, started, &noted, tried);
+    called
 }
 
 /// An instance on loan from its worker's pool. It goes back after a clean return and is destroyed otherwise, the future of its call
@@ -297,21 +371,32 @@ async fn lease(policy: &Arc<Generation>, index: usize) -> Result<Lease<'_>, Call
 }
 
 /// What goes into the decision log about one call.
-struct Noted {
+pub(crate) struct Noted {
     kind: VerdictKind,
     rule: String,
     reason: String,
 }
 
 impl Noted {
-    const fn plain(kind: VerdictKind) -> Self {
+    pub(crate) const fn plain(kind: VerdictKind) -> Self {
         Self { kind, rule: String::new(), reason: String::new() }
+    }
+
+    pub(crate) fn of(answer: &Answer) -> Self {
+        match answer {
+            Answer::Next => Self::plain(VerdictKind::Next),
+            Answer::Accept => Self::plain(VerdictKind::Accept),
+            Answer::Deny(denial) => {
+                Self { kind: VerdictKind::Deny, rule: cut(denial.rule.clone(), 64), reason: reason(&denial.reason) }
+            }
+            Answer::Reply(reply) => Self { kind: VerdictKind::Reply, rule: String::new(), reason: reason(&reply.reason) },
+        }
     }
 }
 
 impl Generation {
     /// Counts a failed call, and tells the operator.
-    fn failed(&self, error: &CallError) -> Noted {
+    pub(crate) fn failed(&self, error: &CallError) -> Noted {
         self.stats.failed(error);
         if self.may_complain() {
             tracing::warn!(policy = &*self.spec.name, plugin = &*self.plugin.name, "{error}");
@@ -321,7 +406,14 @@ impl Generation {
 }
 
 /// Counts a call and adds it to the decisions. Answers the time at which it had ended.
-fn note(policy: &Generation, slot: &mut Slot, phase: Phase, started: Instant, noted: &Noted) -> Instant {
+pub(crate) fn note(
+    policy: &Generation,
+    slot: &mut Slot,
+    phase: Phase,
+    started: Instant,
+    noted: &Noted,
+    tried: Option<Tried>,
+) -> Instant {
     let ended = Instant::now();
     let elapsed = ended.duration_since(started);
     policy.stats.record(noted.kind, elapsed);
@@ -338,6 +430,7 @@ fn note(policy: &Generation, slot: &mut Slot, phase: Phase, started: Instant, no
         rule: noted.rule.clone(),
         reason: noted.reason.clone(),
         mode: policy.spec.mode,
+        tried,
         started,
         elapsed,
     });

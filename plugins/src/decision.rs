@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::candidate::{TrialMode, Tried};
+
 /// The points at which a chain is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
@@ -123,10 +125,26 @@ pub struct Decision {
     pub reason: String,
     /// How the policy takes part.
     pub mode: Mode,
+    /// Set when a candidate was asked: beside the policy's stable version, or in its place.
+    pub tried: Option<Tried>,
     /// When the call began.
     pub started: Instant,
     /// How long it took, waiting included.
     pub elapsed: Duration,
+}
+
+impl Decision {
+    /// Whether it is one of those that decide: a shadow's is not.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.tried.is_none_or(|tried| tried.mode() != TrialMode::Shadow)
+    }
+
+    /// How the version that was asked takes part, as the log says it: `shadow` beside the policy's own modes.
+    #[must_use]
+    pub fn mode_name(&self) -> &'static str {
+        if self.counts() { self.mode.name() } else { TrialMode::Shadow.name() }
+    }
 }
 
 /// A rule that matched, with its evidence cut and masked.

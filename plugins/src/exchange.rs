@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, Version, header};
 use weir_path::Quirks;
 
+use crate::candidate::Memory;
 use crate::capability::http_out::CallOut;
 use crate::decision::{Decision, Finding};
 
@@ -80,6 +81,7 @@ pub struct Exchange {
     pub(crate) states: Vec<(u32, Vec<u8>)>,
     pub(crate) log_bytes_left: usize,
     pub(crate) dropped: u32,
+    pub(crate) trials: Memory,
 }
 
 /// The trace of an exchange.
@@ -152,6 +154,7 @@ impl Exchange {
             states: Vec::new(),
             log_bytes_left: LOG_BYTES,
             dropped: 0,
+            trials: Memory::default(),
         }
     }
 

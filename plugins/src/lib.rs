@@ -13,6 +13,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod call;
+pub mod candidate;
 pub mod capability;
 mod chain;
 mod clock;
@@ -30,6 +31,7 @@ mod pool;
 mod response_when;
 mod stats;
 
+pub use candidate::{Candidate, Trial, TrialMode};
 pub use chain::{Chain, Refusal, Reply, Verdict};
 pub use decision::{Decision, Finding, Mode, OnError, Phase, VerdictKind};
 pub use engine::{Host, HostOptions};
