@@ -2,6 +2,7 @@
 
 mod client;
 mod closable;
+mod trial;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -29,6 +30,7 @@ use crate::pipeline::call_out;
 use crate::runtime::builder::Event;
 use crate::runtime::control::UpgradeReply;
 use crate::runtime::plugins::{Row, Status};
+use crate::runtime::trials;
 use crate::runtime::upgrade::Refusal;
 use crate::runtime::worker::Shared;
 use crate::upstream::report;
@@ -40,6 +42,8 @@ pub struct State {
     pub shared: Arc<Shared>,
     /// The plugin table.
     pub plugins: Arc<Status>,
+    /// The candidates.
+    pub trials: Arc<trials::Status>,
     /// Orders for the builder.
     pub events: mpsc::UnboundedSender<Event>,
     /// Orders for the control thread.
@@ -155,6 +159,8 @@ pub async fn serve(socket: Socket, state: Arc<State>, stage: watch::Receiver<Sta
         .route("/metrics", get(metrics_text))
         .route("/v1/config", get(show_config))
         .route("/v1/plugins", get(plugins))
+        .route("/v1/plugins/{name}/promote", post(trial::promote))
+        .route("/v1/plugins/{name}/abandon", post(trial::abandon))
         .route("/v1/upstreams", get(upstreams))
         .route("/v1/reload", post(reload))
         .route("/v1/upgrade", post(upgrade))
@@ -199,6 +205,7 @@ async fn metrics_text(Extracted(state): Extracted<Arc<State>>) -> Response {
     let mut text = state.shared.recorder.metrics().render_with(extra);
     report::metrics(groups, now, &mut text);
     call_out::metrics(&state.shared.host, &mut text);
+    trial::metrics(&state.trials.rows(), &mut text);
     let refused = state.shared.refused.load(std::sync::atomic::Ordering::Relaxed);
     text.push_str("# HELP weir_connections_over_limit_total Connections closed because there were too many.\n");
     text.push_str("# TYPE weir_connections_over_limit_total counter\n");
@@ -236,7 +243,8 @@ async fn upstreams(Extracted(state): Extracted<Arc<State>>) -> Json<Value> {
 }
 
 async fn plugins(Extracted(state): Extracted<Arc<State>>) -> Json<Value> {
-    let rows: Vec<_> = state.plugins.rows().iter().map(plugin).collect();
+    let mut rows: Vec<_> = state.plugins.rows().iter().map(plugin).collect();
+    trial::show(&mut rows, &state.trials.rows());
     Json(json!({ "plugins": rows }))
 }
 

@@ -1,6 +1,7 @@
 //! The command line. Exit codes: 0 done, 1 it did not work, 2 wrong usage.
 
 pub mod bundled;
+mod plugin;
 mod plugins;
 pub mod print;
 mod upgrade;
@@ -62,6 +63,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Work with one plugin
+    Plugin {
+        #[command(subcommand)]
+        command: plugin::Command,
+    },
     /// Make the running gateway read its configuration again
     Reload {
         #[command(flatten)]
@@ -95,7 +101,7 @@ enum PluginsCommand {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct ConfigFile {
     /// The configuration [default: ./weir.toml, then /etc/weir/weir.toml]
     #[arg(long, value_name = "FILE")]
@@ -134,6 +140,7 @@ pub fn main() -> ExitCode {
         }
         Command::Plugins { command: Some(PluginsCommand::Unpack { directory }), json, .. } => unpack(&directory, json),
         Command::Plugins { command: None, file, json } => plugins::show(&file.path(), json),
+        Command::Plugin { command } => plugin::run(&command),
         Command::Reload { file, json, wait: _ } => reload(&file.path(), json),
         Command::Upgrade { file, json, wait: _ } => upgrade::run(&file.path(), json),
     }
@@ -161,11 +168,13 @@ fn run_gateway(path: &Path) -> ExitCode {
 
 fn check(path: &Path, json: bool) -> ExitCode {
     match run::check(path) {
-        Ok(snapshot) => {
+        Ok((snapshot, warnings)) => {
             let config = &snapshot.config;
             if json {
-                print::out(&json!({ "ok": true, "errors": [] }).to_string());
+                let warnings = if warnings.is_empty() { json!([]) } else { Errors::from(warnings).to_json() };
+                print::out(&json!({ "ok": true, "errors": [], "warnings": warnings }).to_string());
             } else {
+                warnings.iter().for_each(|warning| print::err(&format!("warning: {warning}")));
                 let (sites, policies) = (config.sites.len(), config.policies.len());
                 print::out(&format!("{}: ok ({sites} sites, {policies} policies)", path.display()));
             }

@@ -59,6 +59,9 @@ pub(super) const HTTP_OUT_CALLS: usize = 64;
 // Verdicts and directory entries are small; what is larger belongs on the way of the exchange itself.
 pub(super) const HTTP_OUT_BODY: usize = 64 << 10;
 
+// A shadow changes nothing, so that there is no reason to look at less than everything until its time is felt.
+pub(super) const SHADOW_SHARE: f64 = 1.0;
+
 // A connect takes one round trip, and one lost packet another second: later the next server is the better bet.
 pub(super) const CONNECT: Duration = Duration::from_secs(1);
 // Twice what a connection over a continent takes with TLS; two racing servers stay below half a second.

@@ -9,6 +9,7 @@
 //! built, which can still point at the line through the [`Location`] kept in each item.
 
 mod address;
+mod candidate;
 mod check;
 mod defaults;
 mod error;
@@ -28,6 +29,7 @@ mod values;
 mod tests;
 
 pub use address::{HostPattern, Scheme, Url};
+pub use candidate::{Candidate, TrialMode, of as plugin_of};
 pub use error::{Error, Errors, Location};
 pub use limits::Limits;
 pub use listener::{Certificate, GeoIp, Listener};

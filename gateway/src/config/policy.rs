@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::candidate::{self, Candidate};
 use super::error::{Invalid, Location};
 use super::reader::Reader;
 use super::{defaults, values};
@@ -28,6 +29,8 @@ pub struct Policy {
     pub config: Value,
     /// What one call may cost.
     pub limits: PolicyLimits,
+    /// Another version of the plugin, on trial. Default none.
+    pub candidate: Option<Candidate>,
     /// Where it is configured.
     pub at: Location,
 }
@@ -120,9 +123,10 @@ pub(super) fn policy(name: Arc<str>, mut reader: Reader<'_, '_>) -> Option<Polic
     let http_out = http_out(&mut reader, &grants);
     let config = reader.optional("config", values::json_object).unwrap_or_else(|| Value::Object(serde_json::Map::new()));
     let limits = reader.table("limits").map(limits).unwrap_or_default();
+    let candidate = reader.table("candidate").and_then(|table| candidate::candidate(table, plugin.as_deref()));
     let at = reader.at();
     reader.finish();
-    Some(Policy { name, plugin: plugin?, mode, on_error, grants, http_out, config, limits, at })
+    Some(Policy { name, plugin: plugin?, mode, on_error, grants, http_out, config, limits, candidate, at })
 }
 
 /// The grant and the names of upstreams come together: one without the other is a mistake, and a plugin would notice it late.

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
+use weir_plugins::candidate::Difference;
+
 use crate::conn::{ConnInfo, TlsInfo};
 
 use super::json::Object;
@@ -197,7 +199,12 @@ fn decisions(line: &mut Object<'_>, record: &AccessRecord) {
         object.text("verdict", decision.verdict.name());
         object.text("rule", &decision.rule);
         object.micros("us", decision.elapsed);
-        object.text("mode", decision.mode.name());
+        object.text("mode", decision.mode_name());
+        if let Some(tried) = decision.tried {
+            object.boolean("candidate", true);
+            object.text("reason", &decision.reason);
+            object.optional("differs", tried.difference().map(Difference::name));
+        }
     });
     line.objects("findings", &record.findings, |object, finding| {
         object.text("policy", &finding.policy);

@@ -127,6 +127,7 @@ pub(super) fn decision(policy: &str, phase: Phase, verdict: VerdictKind, started
         rule: String::new(),
         reason: String::new(),
         mode: Mode::Enforce,
+        tried: None,
         started,
         elapsed: Duration::from_nanos(175),
     }

@@ -7,6 +7,7 @@ use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, Tr
 use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use weir_plugins::capability::http_out::CallOut;
+use weir_plugins::candidate::{Difference, Tried};
 use weir_plugins::{Decision, Mode, VerdictKind};
 
 use super::access_log::{CLASS, last_tag};
@@ -16,7 +17,7 @@ use super::trace::random_u64;
 /// An exchange at least this long is slow: its spans are exported whatever the sampler said.
 pub const SLOW: Duration = Duration::from_secs(1);
 
-/// Whether the spans of an exchange are exported: sampled, refused, failed or slow.
+/// Whether the spans of an exchange are exported: sampled, refused, failed, slow, or one in which a shadow differed.
 #[must_use]
 pub fn is_kept(record: &AccessRecord) -> bool {
     record.trace.sampled
@@ -59,7 +60,11 @@ pub fn build(record: &AccessRecord, scope: &InstrumentationScope, mut emit: impl
 const OK: &str = "ok";
 
 fn decided_against(decision: &Decision) -> bool {
+    if decision.tried.and_then(Tried::difference).is_some() {
+        return true;
+    }
     match decision.verdict {
+        _ if !decision.counts() => false,
         VerdictKind::Error => true,
         VerdictKind::Deny => decision.mode == Mode::Enforce,
         VerdictKind::Next | VerdictKind::Accept | VerdictKind::Reply => false,
@@ -134,7 +139,8 @@ impl Spans<'_> {
         out.put("weir.policy.name", decision.policy.clone());
         out.put("weir.policy.phase", decision.phase.name());
         out.put("weir.policy.verdict", decision.verdict.name());
-        out.put("weir.policy.mode", decision.mode.name());
+        out.put("weir.policy.mode", decision.mode_name());
+        out.maybe("weir.policy.differs", decision.tried.and_then(Tried::difference).map(Difference::name));
         out.put("weir.policy.plugin_digest", decision.digest.clone());
         out.nonempty("weir.reason", &decision.reason);
         out.nonempty("security_rule.name", &decision.rule);

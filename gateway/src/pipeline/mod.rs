@@ -283,7 +283,7 @@ async fn relay(
     head.headers.insert(respond::X_REQUEST_ID, finish.id_text.clone());
     finish.record.status = head.status.as_u16();
     let transforms = site.chain.wants(Phase::ResponseBody) && finish.exchange.is_some() && !switching;
-    if transforms {
+    if transforms && site.chain.edits_bodies() {
         head.headers.remove(CONTENT_LENGTH);
     }
     let Some(mut finish) = flight.0.take() else { return Err(Failure::ClientBody(BodyFault::Failed)) };

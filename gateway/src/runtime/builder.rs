@@ -15,6 +15,7 @@ use weir_plugins::{Chain, Host};
 use super::files::Watched;
 use super::plugins::{Outcome, Plugins, Status};
 use super::snapshot::{Site, Snapshot};
+use super::trials::{Done, Order, Refusal, Trials};
 use crate::config::{self, Config, Errors};
 use crate::observe::Metrics;
 use crate::route::Hosts;
@@ -26,7 +27,8 @@ use crate::upstream::{Group, Groups};
 #[derive(Debug)]
 pub struct Builder {
     host: Arc<Host>,
-    plugins: Plugins,
+    pub(super) plugins: Plugins,
+    pub(super) trials: Trials,
     groups: Groups,
     tickets: Arc<Tickets>,
     ticketer: Arc<dyn ProducesTickets>,
@@ -42,7 +44,7 @@ impl Builder {
         let plugins = Plugins::new(Arc::clone(&host));
         let tickets = Arc::new(Tickets::new(keys)?);
         let ticketer = Arc::<Tickets>::clone(&tickets);
-        Ok(Self { host, plugins, groups: Groups::default(), tickets, ticketer, generation: 0 })
+        Ok(Self { host, plugins, trials: Trials::default(), groups: Groups::default(), tickets, ticketer, generation: 0 })
     }
 
     /// The ticket keys, for a successor.
@@ -61,6 +63,12 @@ impl Builder {
     #[must_use]
     pub fn status(&self) -> Arc<Status> {
         self.plugins.status()
+    }
+
+    /// Where the operator looks for candidates.
+    #[must_use]
+    pub fn trials(&self) -> &Trials {
+        &self.trials
     }
 
     /// Loads the plugin directory, for the start.
@@ -109,6 +117,7 @@ impl Builder {
             Some(generations) if errors.is_empty() => {
                 self.host.countries().replace(countries);
                 self.plugins.commit(generations);
+                self.trials.refresh(&self.host, &self.plugins, &config).await;
                 resolve(&groups).await;
                 Ok(self.snapshot(config, tls, groups))
             }
@@ -141,10 +150,11 @@ impl Builder {
         let by_name: std::collections::HashMap<_, _> = groups.iter().map(|group| (Arc::clone(&group.name), group)).collect();
         let mut hosts = Hosts::default();
         for site in &config.sites {
-            let policies = site.chain.iter().filter_map(|name| self.plugins.generations().get(name).cloned()).collect();
+            let policy = |name: &Arc<str>| Some((self.plugins.generations().get(name).cloned()?, self.trials.of(name)));
+            let policies = site.chain.iter().filter_map(policy).collect();
             let built = Arc::new(Site {
                 name: Arc::clone(&site.name),
-                chain: Chain::new(policies),
+                chain: Chain::with_candidates(policies),
                 group: by_name.get(&site.upstream).map(|group| Arc::clone(group)),
                 refuse_when_down: site.refuse_when_down,
             });
@@ -172,6 +182,8 @@ async fn resolve(groups: &[Arc<Group>]) {
 pub enum Event {
     /// Read the configuration again and tell the result.
     Reload(oneshot::Sender<Result<u64, Errors>>),
+    /// Promote or abandon a candidate and tell the result.
+    Trial(Order, String, oneshot::Sender<Result<Done, Refusal>>),
     /// A plugin file changed.
     Plugin(Change),
     /// End.
@@ -202,6 +214,16 @@ pub async fn run(
                         current = builder.rebuild(&current);
                         publish(&current);
                     }
+                    continue;
+                }
+                Some(Event::Trial(order, name, reply)) => {
+                    let done = builder.order(order, &name, &current.config).await;
+                    if done.is_ok() {
+                        current = builder.rebuild(&current);
+                        publish(&current);
+                    }
+                    // Whoever asked may have gone.
+                    drop(reply.send(done));
                     continue;
                 }
                 Some(Event::Reload(reply)) => (true, Some(reply)),
@@ -250,11 +272,12 @@ async fn reload(builder: &mut Builder, current: &Snapshot) -> Result<(Arc<Snapsh
 }
 
 async fn apply(builder: &mut Builder, change: Change, config: &Config, metrics: &Metrics) -> bool {
+    let mut live = false;
     match change {
         Change::Settled(name, bytes) => match builder.plugins.settled(&name, &bytes, Some(config)).await {
             Outcome::Live => {
                 metrics.plugin_live(&name, builder.generation + 1);
-                return true;
+                live = true;
             }
             Outcome::Rejected => metrics.plugin_rejected(&name),
             Outcome::Unchanged => {}
@@ -265,7 +288,7 @@ async fn apply(builder: &mut Builder, change: Change, config: &Config, metrics: 
         }
         Change::Removed(name) => builder.plugins.removed(&name, config),
     }
-    false
+    builder.trials.refresh(&builder.host, &builder.plugins, config).await || live
 }
 
 fn watch_plugins(builder: &Builder, config: &Config, events: &mpsc::UnboundedSender<Event>) -> Option<Watcher> {

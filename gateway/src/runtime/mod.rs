@@ -11,6 +11,7 @@ pub mod plugins;
 pub mod run;
 pub mod snapshot;
 pub mod sockets;
+pub mod trials;
 pub mod upgrade;
 pub mod wishes;
 pub mod worker;

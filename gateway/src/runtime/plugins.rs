@@ -66,6 +66,21 @@ impl Status {
     }
 }
 
+/// A file that was refused, and why.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    digest: String,
+    /// What is wrong, and the remedy.
+    pub reason: String,
+}
+
+/// A file that may go live, with the policies that use it.
+#[derive(Debug)]
+pub struct Judged {
+    plugin: Arc<Plugin>,
+    generations: Vec<Arc<Generation>>,
+}
+
 /// What came of a new file.
 #[derive(Debug)]
 pub enum Outcome {
@@ -125,42 +140,70 @@ impl Plugins {
 
     /// Judges a new file, and with a running configuration prepares every policy that uses it. Nothing changes unless all of it works.
     pub async fn settled(&mut self, name: &str, bytes: &[u8], config: Option<&Config>) -> Outcome {
-        let plugin = match self.host.load(name, bytes).await {
-            Ok(plugin) => plugin,
-            Err(error) => {
-                self.reject(name, Some(weir_plugins::digest(bytes)), error.to_string());
-                return Outcome::Rejected;
+        match self.judge(name, bytes, config).await {
+            Err(refused) => {
+                self.reject(name, Some(refused.digest), refused.reason);
+                Outcome::Rejected
             }
-        };
-        let slot = self.slots.entry(name.to_owned()).or_default();
-        if slot.live.as_ref().is_some_and(|live| live.digest == plugin.digest) {
-            slot.removed = false;
-            slot.rejected = None;
-            self.publish_status();
-            return Outcome::Unchanged;
+            Ok(judged) if self.live(name).is_some_and(|live| live.digest == judged.plugin.digest) => {
+                let slot = self.slots.entry(name.to_owned()).or_default();
+                slot.removed = false;
+                slot.rejected = None;
+                self.publish_status();
+                Outcome::Unchanged
+            }
+            Ok(judged) => {
+                if config.is_some() {
+                    let (version, digest) = (judged.plugin.version(), &*judged.plugin.digest);
+                    tracing::info!(plugin = name, version, digest, "plugin is live");
+                }
+                self.adopt(judged);
+                Outcome::Live
+            }
         }
-        let mut prepared = Vec::new();
+    }
+
+    /// Judges a file, with every policy of the configuration that uses it, and changes nothing.
+    ///
+    /// # Errors
+    /// Why it cannot go live.
+    pub async fn judge(&self, name: &str, bytes: &[u8], config: Option<&Config>) -> Result<Judged, Refused> {
+        let refused = |reason: String| Refused { digest: weir_plugins::digest(bytes), reason };
+        let plugin = self.host.load(name, bytes).await.map_err(|error| refused(error.to_string()))?;
+        let mut generations = Vec::new();
+        if self.live(name).is_some_and(|live| live.digest == plugin.digest) {
+            return Ok(Judged { plugin, generations });
+        }
         let countries = config.is_some_and(|config| config.geoip.is_some());
         let users = config.into_iter().flat_map(|config| config.policies.values()).filter(|policy| policy.plugin == name);
         for policy in users.filter(|policy| policy.mode != config::Mode::Off) {
-            match self.host.prepare(&spec(policy), &plugin, countries).await {
-                Ok(generation) => prepared.push(generation),
-                Err(error) => {
-                    self.reject(name, Some(plugin.digest.to_string()), format!("policy {}: {error}", policy.name));
-                    return Outcome::Rejected;
-                }
-            }
+            let prepared = self.host.prepare(&spec(policy), &plugin, countries).await;
+            generations.push(prepared.map_err(|error| refused(format!("policy {}: {error}", policy.name)))?);
         }
-        for generation in prepared {
+        Ok(Judged { plugin, generations })
+    }
+
+    /// Makes a judged file the live one.
+    pub fn adopt(&mut self, judged: Judged) {
+        let Judged { plugin, generations } = judged;
+        for generation in generations {
             self.generations.insert(Arc::clone(&generation.spec.name), generation);
         }
-        if config.is_some() {
-            tracing::info!(plugin = name, version = plugin.version(), digest = &*plugin.digest, "plugin is live");
-        }
-        self.slots
-            .insert(name.to_owned(), Slot { live: Some(plugin), since: Some(SystemTime::now()), rejected: None, removed: false });
+        let name = plugin.name.to_string();
+        self.slots.insert(name, Slot { live: Some(plugin), since: Some(SystemTime::now()), rejected: None, removed: false });
         self.publish_status();
-        Outcome::Live
+    }
+
+    /// The live plugin of a file.
+    #[must_use]
+    pub fn live(&self, name: &str) -> Option<&Arc<Plugin>> {
+        self.slots.get(name)?.live.as_ref()
+    }
+
+    /// Why the last file of a name was refused, when it was.
+    #[must_use]
+    pub fn refusal(&self, name: &str) -> Option<String> {
+        Some(self.slots.get(name)?.rejected.as_ref()?.reason.clone())
     }
 
     /// Notes that a file could not be taken.
@@ -244,7 +287,7 @@ impl Plugins {
 }
 
 /// A policy of the configuration, in the words of the plugin host.
-fn spec(policy: &Policy) -> PolicySpec {
+pub(super) fn spec(policy: &Policy) -> PolicySpec {
     let defaults = PolicyLimits::default();
     PolicySpec {
         name: Arc::clone(&policy.name),

@@ -45,14 +45,14 @@ const RECENT: usize = 2_000;
 /// How long the last records may take to be written.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// Everything `run` does short of binding.
+/// Everything `run` does short of binding, and what is worth a warning.
 ///
 /// # Errors
 /// Every mistake at once.
-pub fn check(config_path: &Path) -> Result<Arc<Snapshot>, Errors> {
+pub fn check(config_path: &Path) -> Result<(Arc<Snapshot>, Vec<config::Error>), Errors> {
     let config = config::load(config_path)?;
-    let (_, snapshot) = build(config, &[])?;
-    Ok(snapshot)
+    let (builder, snapshot) = build(config, &[])?;
+    Ok((snapshot, builder.trials().warnings()))
 }
 
 /// What a process starts from. By default nothing, and no other can replace it.
@@ -186,7 +186,13 @@ impl Prepared {
         let (events, received) = mpsc::unbounded_channel();
         let (publish, published) = watch::channel(Arc::clone(&snapshot));
         let (upgrades, asked) = mpsc::unbounded_channel();
-        let state = admin::State { shared: Arc::clone(&shared), plugins: builder.status(), events: events.clone(), upgrades };
+        let state = admin::State {
+            shared: Arc::clone(&shared),
+            plugins: builder.status(),
+            trials: builder.trials().status(),
+            events: events.clone(),
+            upgrades,
+        };
         let admin_text = admin::text(&snapshot.config.server.admin);
         let recorder = shared.recorder.clone();
         let builder = spawn_builder(builder, snapshot, watched, received, events.clone(), publish, &shared)?;

@@ -28,6 +28,8 @@ zzzzzzzzzz = 1
 zzzzzzzzzz = 1
 [policy.NAME.http_out]
 zzzzzzzzzz = 1
+[policy.NAME.candidate]
+zzzzzzzzzz = 1
 [policy.NAME.limits]
 zzzzzzzzzz = 1
 [upstream.NAME]

@@ -44,7 +44,8 @@ impl Shards {
         self.local(|local| {
             let site = record.site.as_deref().unwrap_or_default();
             local.sites.with(&self.sites, site, |cells| cells.count(record));
-            for decision in &record.decisions {
+            // What a shadow says decides nothing: its calls have a metric of their own.
+            for decision in record.decisions.iter().filter(|decision| decision.counts()) {
                 local.policies.with(&self.policies, &decision.policy, |cells| {
                     cells.count(decision.phase, decision.verdict, decision.mode, decision.elapsed);
                 });
