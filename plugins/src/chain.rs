@@ -150,7 +150,7 @@ impl Chain {
         for (index, policy) in self.policies.iter().enumerate().rev() {
             let step = match self.pair(index, policy) {
                 Some(pair) => Box::pin(candidate::ask(pair, slot, Phase::Response, None, &mut clock)).await,
-                None if policy.wants_response(slot.as_deref(), index) => {
+                None if policy.wants_now(Phase::Response, slot.as_deref(), index) => {
                     ask(policy, index, slot, Phase::Response, None, &mut clock).await
                 }
                 None => Step::Next,

@@ -171,15 +171,15 @@ impl Generation {
         self.spec.mode != Mode::Off && self.needs.phases.has(phase)
     }
 
-    /// Whether a response is one that it wants to be asked about. `index` is its place in the chain.
-    pub(crate) fn wants_response(&self, exchange: Option<&Exchange>, index: usize) -> bool {
-        if !self.wants(Phase::Response) {
+    /// Whether it wants to be asked in a phase about this exchange: of responses, policies may want some only. `place` keys its state.
+    pub(crate) fn wants_now(&self, phase: Phase, exchange: Option<&Exchange>, place: usize) -> bool {
+        if !self.wants(phase) {
             return false;
         }
-        let (Some(when), Some(exchange)) = (&self.needs.response_when, exchange) else { return true };
+        let (Phase::Response, Some(when), Some(exchange)) = (phase, &self.needs.response_when, exchange) else { return true };
         let Some(response) = &exchange.response else { return true };
         let headers = response.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        when.holds(headers, exchange.has_state(index))
+        when.holds(headers, exchange.has_state(place))
     }
 
     /// At most one complaint a second reaches the operator's log.

@@ -53,9 +53,21 @@ fn table(answer: &Value) -> String {
             let times = format!("{}/{}", text(policy, "p50_us"), text(policy, "p99_us"));
             let (calls, denials, traps) = (text(policy, "calls"), text(policy, "denials"), text(policy, "traps"));
             rows.push([name, version, digest, state, text(policy, "policy"), calls, denials, traps, times]);
+            notes.extend(policy.get("candidate").map(|candidate| trial(&text(policy, "policy"), candidate)));
         }
     }
     align(&rows, &notes)
+}
+
+/// What came of a policy's candidate, in one line.
+fn trial(policy: &str, candidate: &Value) -> String {
+    let text = |key: &str| candidate.get(key).and_then(Value::as_str).unwrap_or_default();
+    let number = |key: &str| candidate.get(key).and_then(Value::as_u64).unwrap_or_default();
+    let head = format!("{policy}: candidate {} ({}) {}", text("plugin"), text("mode"), text("state"));
+    match candidate.get("calls") {
+        Some(calls) => format!("{head}: {calls} calls, {} differed, {} failed", number("differed"), number("failed")),
+        None => format!("{head}: {}", text("reason")),
+    }
 }
 
 fn align(rows: &[[String; 9]], notes: &[String]) -> String {

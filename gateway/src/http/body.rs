@@ -488,7 +488,7 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Source::Upstream(incoming) => incoming.size_hint(),
-            Source::Transformed(_) => SizeHint::new(),
+            Source::Transformed(transform) => transform.size_hint(),
             Source::Tunnel(_) => SizeHint::with_exact(0),
         }
     }

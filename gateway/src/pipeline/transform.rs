@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use weir_plugins::Exchange;
 
 use crate::http::body::{BodyError, UpstreamBody};
@@ -58,6 +58,12 @@ impl Transform {
     #[must_use]
     pub fn is_end_stream(&self) -> bool {
         self.state == State::Done && self.trailers.is_none()
+    }
+
+    /// How much is left, where that is known: before the first piece, when no policy changes what it is shown.
+    #[must_use]
+    pub fn size_hint(&self) -> SizeHint {
+        if self.site.chain.edits_bodies() || self.call.is_some() { SizeHint::default() } else { self.incoming.size_hint() }
     }
 
     /// The next frame, as [`Body::poll_frame`].

@@ -35,7 +35,7 @@ pub(crate) async fn ask(pair: Pair<'_>, slot: &mut Slot, phase: Phase, body: Opt
 impl Pair<'_> {
     /// The stable version alone: its step, and what it said.
     async fn stable(&self, slot: &mut Slot, phase: Phase, body: Option<(&[u8], bool)>, clock: &mut Instant) -> (Step, Said) {
-        if !self.stable.wants(phase) {
+        if !self.stable.wants_now(phase, slot.as_deref(), self.index) {
             return (Step::Next, Said::nothing());
         }
         let called = asked(self.stable, self.index, slot, phase, body, *clock).await;
@@ -51,7 +51,7 @@ impl Pair<'_> {
         body: Option<(&[u8], bool)>,
         clock: Instant,
     ) -> Result<Answer, CallError> {
-        if !self.candidate.generation.wants(phase) {
+        if !self.candidate.generation.wants_now(phase, copy.as_deref(), place(self.index)) {
             return Ok(Answer::Next);
         }
         asked(&self.candidate.generation, place(self.index), copy, phase, body, clock).await
@@ -59,7 +59,8 @@ impl Pair<'_> {
 
     /// The candidate beside the stable version, whose verdict and edits it never touches.
     async fn shadow(&self, slot: &mut Slot, phase: Phase, body: Option<(&[u8], bool)>, clock: &mut Instant) -> Step {
-        if !self.stable.wants(phase) && !self.candidate.generation.wants(phase) {
+        let asks_candidate = self.candidate.generation.wants_now(phase, slot.as_deref(), place(self.index));
+        if !self.stable.wants_now(phase, slot.as_deref(), self.index) && !asks_candidate {
             return Step::Next;
         }
         let mut copy = slot.as_deref().map(|exchange| Box::new(exchange.copy(false)));
@@ -78,7 +79,7 @@ impl Pair<'_> {
             Ok(answer) => Noted::of(answer),
         };
         // A version that did not ask for the phase is no entry of its own, unless its silence is the difference.
-        if difference.is_some() || self.candidate.generation.wants(phase) {
+        if difference.is_some() || asks_candidate {
             *clock = note(&self.candidate.generation, slot, phase, *clock, &noted, Some(Tried::Shadow(difference)));
         }
         if let (Some(exchange), Some(copy)) = (slot.as_deref_mut(), copy.as_deref_mut()) {
@@ -90,7 +91,7 @@ impl Pair<'_> {
     /// The candidate instead of the stable version; when it fails, the stable version after all.
     async fn canary(&self, slot: &mut Slot, phase: Phase, body: Option<(&[u8], bool)>, clock: &mut Instant) -> Step {
         let generation = &self.candidate.generation;
-        if !generation.wants(phase) {
+        if !generation.wants_now(phase, slot.as_deref(), place(self.index)) {
             return Step::Next;
         }
         let mut copy = slot.as_deref().map(|exchange| Box::new(exchange.copy(true)));

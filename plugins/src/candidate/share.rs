@@ -94,9 +94,8 @@ mod tests {
         let cases = [("ips", "a", "192.0.2.1"), ("ips", "a", "192.0.2.2"), ("ips", "b", "192.0.2.1"), ("acl", "a", "192.0.2.1")];
         let places = cases
             .map(|(policy, site, address)| (0..=100).find(|percent| client(policy, site, address, f64::from(*percent) / 100.0)));
-        assert_eq!(places, PLACES);
+        assert_eq!(places, [64, 45, 35, 60].map(Some), "the percentage at which each takes part");
     }
-    const PLACES: [Option<i32>; 4] = [Some(0), Some(0), Some(0), Some(0)];
 
     #[test]
     fn whoever_takes_part_in_a_small_share_takes_part_in_a_larger_one() {
