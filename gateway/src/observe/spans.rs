@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
-use weir_plugins::capability::http_out::CallOut;
 use weir_plugins::candidate::{Difference, Tried};
+use weir_plugins::capability::http_out::CallOut;
 use weir_plugins::{Decision, Mode, VerdictKind};
 
 use super::access_log::{CLASS, last_tag};

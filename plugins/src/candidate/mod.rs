@@ -189,19 +189,29 @@ impl Exchange {
             states: self.states.clone(),
             log_bytes_left: self.log_bytes_left,
             dropped: self.dropped,
+            calls: Vec::new(),
+            trace: self.trace,
             trials: Memory::default(),
         }
     }
 
     /// Takes over what a canary made of its copy.
-    fn become_copy(&mut self, copy: Self) {
+    fn become_copy(&mut self, mut copy: Self) {
+        self.keep_calls(&mut copy);
+        let calls = std::mem::take(&mut self.calls);
         let decisions = std::mem::take(&mut self.decisions);
         let trials = std::mem::take(&mut self.trials);
-        *self = Self { decisions, trials, ..copy };
+        *self = Self { decisions, trials, calls, ..copy };
     }
 
-    /// Keeps what a shadow wants to know in its next phase, and nothing else of its copy.
+    /// Keeps the record of calls to upstreams: those of a shadow are made like any others.
+    fn keep_calls(&mut self, copy: &mut Self) {
+        self.calls.append(&mut copy.calls);
+    }
+
+    /// Keeps what a shadow wants to know in its next phase, and nothing else of its copy but its calls to upstreams.
     fn keep_state(&mut self, index: usize, copy: &mut Self) {
+        self.keep_calls(copy);
         let own = u32::try_from(place(index)).unwrap_or(u32::MAX);
         let Some(state) = copy.states.iter_mut().find(|(place, _)| *place == own) else { return };
         let state = (own, std::mem::take(&mut state.1));

@@ -97,6 +97,9 @@ impl Pair<'_> {
         let mut copy = slot.as_deref().map(|exchange| Box::new(exchange.copy(true)));
         let called = self.tried(&mut copy, phase, body, *clock).await;
         if let Err(error) = &called {
+            if let (Some(exchange), Some(copy)) = (slot.as_deref_mut(), copy.as_deref_mut()) {
+                exchange.keep_calls(copy);
+            }
             self.count(slot, phase, VerdictKind::Next, VerdictKind::Error, Some(Difference::Failed));
             let noted = self.failed(slot, error);
             *clock = note(generation, slot, phase, *clock, &noted, Some(Tried::Canary));
