@@ -164,7 +164,7 @@ pub(crate) fn take(generation: &Arc<Generation>) -> Result<(Option<Instance>, Pl
         None => {
             pools.retain(|_, pool| pool.generation.strong_count() > 0);
             let new = Pool { generation: Arc::downgrade(generation), idle: RefCell::default(), running: Cell::new(0) };
-            Rc::clone(pools.entry(generation.id).or_insert(Rc::new(new)))
+            Rc::clone(pools.entry(generation.id).or_insert_with(|| Rc::new(new)))
         }
     });
     let running = pool.running.get();

@@ -75,7 +75,7 @@ fn long_bodies_are_inspected_at_their_beginning() {
 
 #[test]
 fn a_policy_asks_for_the_phases_it_needs() {
-    assert_eq!(policy("{}").needs(), Needs { phases: None, request_body: Some(65536) });
+    assert_eq!(policy("{}").needs(), Needs { request_body: Some(65536), ..Needs::default() });
     assert_eq!(policy(r#"{"body_window": "8KiB"}"#).needs().request_body, Some(8192));
     assert_eq!(policy(r#"{"body_window": 0}"#).needs(), Needs::only(&[Phase::Request]));
     assert!(testing::configure::<Ips>(r#"{"disable": ["nothing"]}"#).unwrap_err().contains("nothing"));
