@@ -1,7 +1,11 @@
 //! One phase call of one instance, under its budget. The exchange moves into the store and always comes back.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use tokio::time::{Sleep, sleep_until};
 use wasmtime::component::Resource;
 
 use crate::chain::Answer;
@@ -10,8 +14,9 @@ use crate::decision::Phase;
 use crate::error::CallError;
 use crate::exchange::{Exchange, Outcome};
 use crate::generation::Generation;
+use crate::limits::PolicyLimits;
 use crate::load::{trap, wall};
-use crate::pool::Instance;
+use crate::pool::{GuestState, Instance};
 
 /// Where the exchange is while no call runs.
 pub(crate) type Slot = Option<Box<Exchange>>;
@@ -43,6 +48,8 @@ struct Lent<'a> {
 
 impl<'a> Lent<'a> {
     fn lend(instance: &'a mut Instance, slot: &'a mut Slot, phase: Phase, budget: Budget) -> Self {
+        let taken = instance.store.data().limits.taken();
+        instance.store.set_hostcall_fuel(taken);
         instance.store.set_epoch_deadline(1);
         let state = instance.store.data_mut();
         state.exchange = slot.take();
@@ -68,12 +75,15 @@ pub(crate) async fn verdict(instance: &mut Instance, slot: &mut Slot, phase: Pha
     let lent = Lent::lend(instance, slot, phase, budget);
     let Instance { store, policy } = &mut *lent.instance;
     let handler = policy.weir_policy_handler();
+    let limits = store.data().limits;
     let called = match phase {
-        Phase::Connection => handler.call_on_connection(&mut *store, Resource::new_borrow(0)).await,
-        Phase::Response => handler.call_on_response(&mut *store, Resource::new_borrow(0), Resource::new_borrow(0)).await,
-        _ => handler.call_on_request(&mut *store, Resource::new_borrow(0)).await,
+        Phase::Connection => bounded(handler.call_on_connection(&mut *store, Resource::new_borrow(0)), budget).await,
+        Phase::Response => {
+            bounded(handler.call_on_response(&mut *store, Resource::new_borrow(0), Resource::new_borrow(0)), budget).await
+        }
+        _ => bounded(handler.call_on_request(&mut *store, Resource::new_borrow(0)), budget).await,
     };
-    answer(finish(called, lent.instance, budget)?)
+    answer(finish(called?, lent.instance, budget)?, &limits)
 }
 
 /// The window of a request body.
@@ -86,8 +96,9 @@ pub(crate) async fn request_body(
 ) -> Result<Answer, CallError> {
     let lent = Lent::lend(instance, slot, Phase::RequestBody, budget);
     let Instance { store, policy } = &mut *lent.instance;
-    let called = policy.weir_policy_handler().call_on_request_body(store, Resource::new_borrow(0), window, complete).await;
-    answer(finish(called, lent.instance, budget)?)
+    let limits = store.data().limits;
+    let call = policy.weir_policy_handler().call_on_request_body(store, Resource::new_borrow(0), window, complete);
+    answer(finish(bounded(call, budget).await?, lent.instance, budget)?, &limits)
 }
 
 /// A piece of a response body.
@@ -100,7 +111,19 @@ pub(crate) async fn response_body(
 ) -> Result<Vec<u8>, CallError> {
     let lent = Lent::lend(instance, slot, Phase::ResponseBody, budget);
     let Instance { store, policy } = &mut *lent.instance;
-    let called = policy.weir_policy_handler().call_on_response_body(store, Resource::new_borrow(0), chunk, last).await;
+    let GuestState { exchange, limits, policy_index, .. } = store.data_mut();
+    let most = exchange.as_deref_mut().map_or(0, |exchange| exchange.usages.of(*policy_index).body_in(chunk.len(), limits));
+    let taken = limits.taken().saturating_add(most);
+    store.set_hostcall_fuel(taken);
+    let call = policy.weir_policy_handler().call_on_response_body(&mut *store, Resource::new_borrow(0), chunk, last);
+    let called = bounded(call, budget).await?;
+    let GuestState { exchange, policy_index, .. } = store.data_mut();
+    if let (Some(exchange), Ok(new)) = (exchange.as_deref_mut(), &called) {
+        if new.len() > most {
+            return Err(CallError::Contract("a response body that grew by more than limits.growth"));
+        }
+        exchange.usages.of(*policy_index).body_out(new.len());
+    }
     finish(called, lent.instance, budget)
 }
 
@@ -120,8 +143,24 @@ pub(crate) async fn complete(
     };
     let lent = Lent::lend(instance, slot, Phase::Complete, budget);
     let Instance { store, policy } = &mut *lent.instance;
-    let called = policy.weir_policy_handler().call_on_complete(store, Resource::new_borrow(0), &outcome).await;
-    finish(called, lent.instance, budget)
+    let call = policy.weir_policy_handler().call_on_complete(store, Resource::new_borrow(0), &outcome);
+    finish(bounded(call, budget).await?, lent.instance, budget)
+}
+
+/// Ends a call that waits past its deadline. A guest that computes is ended at an epoch; one that waits for the host meets none.
+async fn bounded<T>(call: impl Future<Output = T>, budget: Budget) -> Result<T, CallError> {
+    let mut call = pin!(call);
+    // Most calls never wait, and need no timer.
+    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    poll_fn(|context| {
+        if let Poll::Ready(called) = call.as_mut().poll(context) {
+            return Poll::Ready(Ok(called));
+        }
+        let until = budget.started + budget.wall;
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(until.into())));
+        timer.as_mut().poll(context).map(|()| Err(wall(budget.wall)))
+    })
+    .await
 }
 
 fn finish<T>(called: wasmtime::Result<T>, instance: &Instance, budget: Budget) -> Result<T, CallError> {
@@ -132,13 +171,29 @@ fn finish<T>(called: wasmtime::Result<T>, instance: &Instance, budget: Budget) -
     })
 }
 
-fn answer(verdict: wit::Verdict) -> Result<Answer, CallError> {
+fn answer(verdict: wit::Verdict, limits: &PolicyLimits) -> Result<Answer, CallError> {
     match verdict {
         wit::Verdict::Next => Ok(Answer::Next),
         wit::Verdict::Accept => Ok(Answer::Accept),
         wit::Verdict::Deny(denial) if denial.status == 0 || (400..600).contains(&denial.status) => Ok(Answer::Deny(denial)),
         wit::Verdict::Deny(_) => Err(CallError::Contract("a refusal with a status that is none (0, or 400 to 599)")),
-        wit::Verdict::Reply(reply) if (200..600).contains(&reply.status) => Ok(Answer::Reply(reply)),
-        wit::Verdict::Reply(_) => Err(CallError::Contract("an answer with a status outside 200 to 599")),
+        wit::Verdict::Reply(reply) if !(200..600).contains(&reply.status) => {
+            Err(CallError::Contract("an answer with a status outside 200 to 599"))
+        }
+        wit::Verdict::Reply(reply) if reply.headers.len() > MAX_REPLY_FIELDS => {
+            Err(CallError::Contract("an answer with more than 64 headers"))
+        }
+        wit::Verdict::Reply(reply) if size(&reply) > limits.reply => {
+            Err(CallError::Contract("an answer larger than limits.reply"))
+        }
+        wit::Verdict::Reply(reply) => Ok(Answer::Reply(reply)),
     }
+}
+
+/// Headers of an answer that a policy makes.
+const MAX_REPLY_FIELDS: usize = 64;
+
+fn size(reply: &wit::Reply) -> usize {
+    let fields: usize = reply.headers.iter().map(|header| header.name.len() + header.value.len()).sum();
+    reply.body.len() + fields
 }

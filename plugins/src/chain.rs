@@ -10,7 +10,7 @@ use crate::call::{self, Budget, Slot};
 use crate::candidate::{self, Candidate, Pair, Tried};
 use crate::contract::bindings::weir::policy::types as wit;
 use crate::contract::cut;
-use crate::decision::{Decision, Mode, OnError, Phase, VerdictKind};
+use crate::decision::{Decision, Mode, OnError, OnOverflow, Phase, VerdictKind};
 use crate::error::CallError;
 use crate::exchange::{Exchange, MAX_DECISIONS, Outcome};
 use crate::generation::Generation;
@@ -77,6 +77,9 @@ pub struct Chain {
 
 /// The status of a request refused because a policy failed.
 const FAILED_STATUS: u16 = 503;
+/// The status and the reason of a request refused because its body is longer than a policy's window.
+const OVERFLOW_STATUS: u16 = 413;
+const OVERFLOW: &str = "body_over_window";
 
 impl Chain {
     /// A chain of these policies, first to last.
@@ -202,10 +205,12 @@ impl Chain {
     async fn forward(&self, slot: &mut Slot, phase: Phase, body: Option<(&[u8], bool)>) -> Verdict {
         let mut clock = Instant::now();
         for (index, policy) in self.policies.iter().enumerate() {
-            let step = match self.pair(index, policy) {
-                Some(pair) => Box::pin(candidate::ask(pair, slot, phase, body, &mut clock)).await,
-                None if policy.wants(phase) => ask(policy, index, slot, phase, body, &mut clock).await,
-                None => continue,
+            let overflow = if policy.wants(phase) { overflow(policy, slot, body, &mut clock) } else { None };
+            let step = match (overflow, self.pair(index, policy)) {
+                (Some(step), _) => step,
+                (None, Some(pair)) => Box::pin(candidate::ask(pair, slot, phase, body, &mut clock)).await,
+                (None, None) if policy.wants(phase) => ask(policy, index, slot, phase, body, &mut clock).await,
+                (None, None) => continue,
             };
             match step {
                 Step::Next => {}
@@ -342,6 +347,27 @@ pub(crate) async fn complete(
     called
 }
 
+/// What the operator wants to happen with a body that is longer than the policy's window; none when the policy is to judge its beginning.
+fn overflow(policy: &Arc<Generation>, slot: &mut Slot, body: Option<(&[u8], bool)>, clock: &mut Instant) -> Option<Step> {
+    let (bytes, complete) = body?;
+    if complete && bytes.len() <= policy.request_window() {
+        return None;
+    }
+    let kind = match policy.spec.on_overflow {
+        OnOverflow::InspectPrefix => return None,
+        OnOverflow::Pass => VerdictKind::Next,
+        OnOverflow::Reject => VerdictKind::Deny,
+    };
+    let noted = Noted { kind, rule: String::new(), reason: OVERFLOW.to_owned() };
+    *clock = note(policy, slot, Phase::RequestBody, *clock, &noted, None);
+    if kind == VerdictKind::Next || policy.spec.mode != Mode::Enforce {
+        return Some(Step::Next);
+    }
+    let name = Arc::clone(&policy.spec.name);
+    let refusal = Refusal { policy: name, status: OVERFLOW_STATUS, rule: String::new(), reason: noted.reason };
+    Some(Step::Stop(Verdict::Deny(refusal)))
+}
+
 /// An instance on loan from its worker's pool. It goes back after a clean return and is destroyed otherwise, the future of its call
 /// being dropped included.
 struct Lease<'a> {
@@ -445,7 +471,7 @@ fn reason(text: &str) -> String {
 /// The headers of a policy's answer that an answer may have.
 fn headers(list: &[wit::Header]) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(list.len());
-    for header in list.iter().take(64) {
+    for header in list {
         let name = HeaderName::from_bytes(header.name.as_bytes());
         let value = HeaderValue::from_bytes(&header.value);
         if let (Ok(name), Ok(value)) = (name, value)

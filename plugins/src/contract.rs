@@ -8,7 +8,7 @@ use wasmtime::component::{HasSelf, Linker, Resource};
 
 use crate::capability::log::Level;
 use crate::decision::{Finding, Mode};
-use crate::exchange::{Exchange, MAX_FINDINGS};
+use crate::exchange::Exchange;
 use crate::pool::GuestState;
 
 /// What this host supports, as shown in errors.
@@ -79,7 +79,7 @@ impl types::HostConnection for GuestState {
         self.read(|exchange| exchange.site.to_string())
     }
     fn set_tag(&mut self, _: Resource<ConnectionHandle>, key: String, value: String) {
-        self.change(|exchange| exchange.set_tag(&key, &value));
+        self.publish(&key, &value);
     }
     fn report(&mut self, _: Resource<ConnectionHandle>, finding: types::Finding) {
         self.report_finding(finding);
@@ -164,7 +164,7 @@ impl types::HostRequest for GuestState {
         self.read(|exchange| exchange.tag(&key).map(str::to_owned))
     }
     fn set_tag(&mut self, _: Resource<RequestHandle>, key: String, value: String) {
-        self.change(|exchange| exchange.set_tag(&key, &value));
+        self.publish(&key, &value);
     }
     fn report(&mut self, _: Resource<RequestHandle>, finding: types::Finding) {
         self.report_finding(finding);
@@ -188,13 +188,13 @@ impl types::HostRequest for GuestState {
         Ok(())
     }
     fn set_header(&mut self, _: Resource<RequestHandle>, name: String, value: Vec<u8>) -> Result<(), EditError> {
-        self.edit_request(|exchange| edit(&mut exchange.headers, &name, Some(&value), Edit::Set))
+        self.edit_request(name.len() + value.len(), |exchange| edit(&mut exchange.headers, &name, Some(&value), Edit::Set))
     }
     fn append_header(&mut self, _: Resource<RequestHandle>, name: String, value: Vec<u8>) -> Result<(), EditError> {
-        self.edit_request(|exchange| edit(&mut exchange.headers, &name, Some(&value), Edit::Append))
+        self.edit_request(name.len() + value.len(), |exchange| edit(&mut exchange.headers, &name, Some(&value), Edit::Append))
     }
     fn remove_header(&mut self, _: Resource<RequestHandle>, name: String) -> Result<(), EditError> {
-        self.edit_request(|exchange| edit(&mut exchange.headers, &name, None, Edit::Remove))
+        self.edit_request(0, |exchange| edit(&mut exchange.headers, &name, None, Edit::Remove))
     }
     fn set_authority(&mut self, _: Resource<RequestHandle>, authority: String) -> Result<(), EditError> {
         let valid = !authority.is_empty()
@@ -204,7 +204,7 @@ impl types::HostRequest for GuestState {
         if !valid {
             return Err(EditError::InvalidValue);
         }
-        self.edit_request(|exchange| {
+        self.edit_request(authority.len(), |exchange| {
             exchange.authority = authority;
             exchange.rewritten.authority = true;
             Ok(())
@@ -220,7 +220,7 @@ impl types::HostRequest for GuestState {
         if !valid || text.parse::<http::uri::PathAndQuery>().is_err() {
             return Err(EditError::InvalidValue);
         }
-        self.edit_request(|exchange| {
+        self.edit_request(text.len(), |exchange| {
             exchange.target = text;
             exchange.normalised = None;
             exchange.rewritten.target = true;
@@ -255,19 +255,19 @@ impl types::HostResponse for GuestState {
         if !(200..600).contains(&status) {
             return Err(EditError::InvalidValue);
         }
-        self.edit_response(|response| {
+        self.edit_response(0, |response| {
             response.status = status;
             Ok(())
         })
     }
     fn set_header(&mut self, _: Resource<ResponseHandle>, name: String, value: Vec<u8>) -> Result<(), EditError> {
-        self.edit_response(|response| edit(&mut response.headers, &name, Some(&value), Edit::Set))
+        self.edit_response(name.len() + value.len(), |response| edit(&mut response.headers, &name, Some(&value), Edit::Set))
     }
     fn append_header(&mut self, _: Resource<ResponseHandle>, name: String, value: Vec<u8>) -> Result<(), EditError> {
-        self.edit_response(|response| edit(&mut response.headers, &name, Some(&value), Edit::Append))
+        self.edit_response(name.len() + value.len(), |response| edit(&mut response.headers, &name, Some(&value), Edit::Append))
     }
     fn remove_header(&mut self, _: Resource<ResponseHandle>, name: String) -> Result<(), EditError> {
-        self.edit_response(|response| edit(&mut response.headers, &name, None, Edit::Remove))
+        self.edit_response(0, |response| edit(&mut response.headers, &name, None, Edit::Remove))
     }
     fn drop(&mut self, _: Resource<ResponseHandle>) -> wasmtime::Result<()> {
         Ok(())
@@ -330,11 +330,13 @@ impl GuestState {
     }
 
     /// An edit of a policy that only observes is checked like any other, on nothing.
-    fn edit_request(&mut self, edit: impl FnOnce(&mut Exchange) -> Result<(), EditError>) -> Result<(), EditError> {
+    fn edit_request(&mut self, bytes: usize, edit: impl FnOnce(&mut Exchange) -> Result<(), EditError>) -> Result<(), EditError> {
         let observes = self.mode != Mode::Enforce;
         match self.exchange.as_deref_mut() {
             Some(exchange) if exchange.response.is_none() && !self.ended => {
-                if observes {
+                if !exchange.usages.of(self.policy_index).edit(bytes, &self.limits) {
+                    Err(EditError::TooLarge)
+                } else if observes {
                     Ok(())
                 } else {
                     exchange.head_text = None;
@@ -347,12 +349,16 @@ impl GuestState {
 
     fn edit_response(
         &mut self,
+        bytes: usize,
         edit: impl FnOnce(&mut crate::exchange::ResponseHead) -> Result<(), EditError>,
     ) -> Result<(), EditError> {
         let observes = self.mode != Mode::Enforce;
-        match self.exchange.as_deref_mut().and_then(|exchange| exchange.response.as_mut()) {
+        let Some(exchange) = self.exchange.as_deref_mut() else { return Err(EditError::WrongPhase) };
+        match exchange.response.as_mut() {
             Some(response) if !self.ended => {
-                if observes {
+                if !exchange.usages.of(self.policy_index).edit(bytes, &self.limits) {
+                    Err(EditError::TooLarge)
+                } else if observes {
                     Ok(())
                 } else {
                     edit(response)
@@ -363,22 +369,27 @@ impl GuestState {
     }
 
     fn report_finding(&mut self, finding: types::Finding) {
-        let policy = Arc::clone(&self.policy);
-        self.change(|exchange| {
-            if exchange.findings.len() >= MAX_FINDINGS {
-                exchange.dropped += 1;
-                return;
-            }
-            exchange.findings.push(Finding {
-                policy,
-                rule: cut(finding.rule, 64),
-                category: cut(finding.category, 64),
-                target: cut(finding.target, 128),
-                // What scores is taken for an attack.
-                evidence: if finding.score > 0 { mask(&finding.evidence) } else { cut(finding.evidence, 128) },
-                score: finding.score,
-            });
+        let Some(exchange) = self.exchange.as_deref_mut() else { return };
+        if !exchange.usages.of(self.policy_index).finding(&self.limits) {
+            self.shared.cuts.finding();
+            return;
+        }
+        exchange.findings.push(Finding {
+            policy: Arc::clone(&self.policy),
+            rule: cut(finding.rule, 64),
+            category: cut(finding.category, 64),
+            target: cut(finding.target, 128),
+            // What scores is taken for an attack.
+            evidence: if finding.score > 0 { mask(&finding.evidence) } else { cut(finding.evidence, 128) },
+            score: finding.score,
         });
+    }
+
+    fn publish(&mut self, key: &str, value: &str) {
+        let Some(exchange) = self.exchange.as_deref_mut() else { return };
+        if !exchange.set_tag(self.policy_index, &self.limits, key, value) {
+            self.shared.cuts.tag();
+        }
     }
 }
 

@@ -79,6 +79,18 @@ pub enum OnError {
     Allow,
 }
 
+/// What happens to a request whose body is longer than the window its policy asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnOverflow {
+    /// The policy sees the first bytes of it, and is told that more follows.
+    #[default]
+    InspectPrefix,
+    /// The policy is not asked about the body.
+    Pass,
+    /// It is refused with 413.
+    Reject,
+}
+
 /// The kind of a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerdictKind {

@@ -11,6 +11,7 @@ use crate::capability::Shared;
 use crate::capability::geoip::Countries;
 use crate::clock::Clock;
 use crate::contract;
+use crate::limits::STACK;
 use crate::pool::GuestState;
 
 /// The largest memory a policy may be given; a slot of the pool reserves address space, not memory.
@@ -90,6 +91,7 @@ impl Host {
             let mut rows = shared.counters.snapshot();
             rows.push(("dropped".to_owned(), "series".to_owned(), shared.counters.dropped()));
             rows.push(("dropped".to_owned(), "log_lines".to_owned(), shared.counters.cut_log_lines()));
+            rows.extend(shared.cuts.snapshot().map(|(what, count)| ("dropped".to_owned(), what.to_owned(), count)));
             rows.into_iter().map(|(name, label, value)| (plugin.clone(), name, label, value))
         });
         rows.collect()
@@ -147,6 +149,7 @@ fn config(cache: &Path, instances: u32, reservation: u64) -> Result<Config, Stri
         .memory_reservation(reservation)
         .cache(Some(cache))
         .epoch_interruption(true)
+        .max_wasm_stack(STACK)
         .memory_init_cow(true)
         .wasm_component_model(true)
         .concurrency_support(false); // sync exports on fibers: half the cost of a call

@@ -9,6 +9,7 @@ use weir_path::Quirks;
 use crate::candidate::Memory;
 use crate::capability::http_out::CallOut;
 use crate::decision::{Decision, Finding};
+use crate::limits::{PolicyLimits, Usages};
 
 /// What is known of the client's connection.
 #[derive(Clone, Debug)]
@@ -79,7 +80,8 @@ pub struct Exchange {
     /// The head as text, until an edit: most policies of a chain read the same one.
     pub(crate) head_text: Option<Vec<u8>>,
     pub(crate) states: Vec<(u32, Vec<u8>)>,
-    pub(crate) log_bytes_left: usize,
+    /// What each policy has used of its limits.
+    pub(crate) usages: Usages,
     pub(crate) dropped: u32,
     pub(crate) trials: Memory,
 }
@@ -113,14 +115,8 @@ pub struct ResponseHead {
     pub headers: HeaderMap,
 }
 
-/// Log bytes one exchange may write, all policies together.
-const LOG_BYTES: usize = 8 * 1024;
-/// Tags one exchange may carry.
-pub(crate) const MAX_TAGS: usize = 32;
 /// Decisions one exchange may carry: a body phase is called for every piece.
 pub(crate) const MAX_DECISIONS: usize = 256;
-/// Findings one exchange may carry.
-pub(crate) const MAX_FINDINGS: usize = 64;
 
 impl Exchange {
     /// A new exchange.
@@ -152,7 +148,7 @@ impl Exchange {
             normalised: None,
             head_text: None,
             states: Vec::new(),
-            log_bytes_left: LOG_BYTES,
+            usages: Usages::default(),
             dropped: 0,
             trials: Memory::default(),
         }
@@ -170,15 +166,18 @@ impl Exchange {
         self.tags.iter().rev().find(|(own, _)| own == key).map(|(_, value)| value.as_str())
     }
 
-    pub(crate) fn set_tag(&mut self, key: &str, value: &str) {
+    /// Sets a tag of a policy; answers whether it could.
+    pub(crate) fn set_tag(&mut self, policy: u32, limits: &PolicyLimits, key: &str, value: &str) -> bool {
         let value: String = value.chars().take(256).collect();
         if let Some(tag) = self.tags.iter_mut().find(|(own, _)| own == key) {
             tag.1 = value;
-        } else if self.tags.len() < MAX_TAGS && key.len() <= 64 {
-            self.tags.push((key.to_owned(), value));
-        } else {
-            self.dropped += 1;
+            return true;
         }
+        let fits = key.len() <= 64 && self.usages.of(policy).tag(limits);
+        if fits {
+            self.tags.push((key.to_owned(), value));
+        }
+        fits
     }
 
     /// Whether the policy in this place of the chain kept anything for a later phase.

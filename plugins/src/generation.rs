@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use http::{HeaderMap, Method, Version};
 
@@ -11,23 +11,15 @@ use crate::call::Budget;
 use crate::capability::http_out::HttpOut;
 use crate::capability::{DEFAULT_GRANTS, Shared};
 use crate::clock::Clock;
-use crate::decision::{Mode, OnError, Phase};
-use crate::engine::{Host, MAX_MEMORY};
+use crate::decision::{Mode, OnError, OnOverflow, Phase};
+use crate::engine::Host;
 use crate::error::{CallError, LoadError};
 use crate::exchange::{ConnectionFacts, Exchange};
+use crate::limits::PolicyLimits;
 use crate::load::{LOAD_TICKS, LOAD_WALL, Plugin, trap, wall};
 use crate::manifest::Needs;
 use crate::pool::{Instance, store};
 use crate::stats::{Stats, StatsSnapshot};
-
-/// Memory of one instance.
-pub(crate) const DEFAULT_MEMORY: usize = 64 * 1024 * 1024;
-/// CPU time of one call: a phase of the bundled policies takes microseconds.
-pub(crate) const DEFAULT_CPU: Duration = Duration::from_millis(10);
-/// Wall time of one call, waiting for the worker included.
-pub(crate) const DEFAULT_WALL: Duration = Duration::from_millis(50);
-/// Calls of one policy that may run at once on one worker.
-pub(crate) const DEFAULT_INSTANCES: usize = 64;
 
 /// A configured use of a plugin.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +32,8 @@ pub struct PolicySpec {
     pub mode: Mode,
     /// What happens when a call fails.
     pub on_error: OnError,
+    /// What happens when a request body is longer than its window.
+    pub on_overflow: OnOverflow,
     /// Capabilities beyond the defaults.
     pub grants: Vec<String>,
     /// Upstreams it may ask, and how much.
@@ -48,25 +42,6 @@ pub struct PolicySpec {
     pub config: serde_json::Value,
     /// Limits.
     pub limits: PolicyLimits,
-}
-
-/// What one policy may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PolicyLimits {
-    /// CPU time of one call, in whole milliseconds.
-    pub cpu: Duration,
-    /// Wall time of one call.
-    pub wall: Duration,
-    /// Bytes of memory of one instance.
-    pub memory: usize,
-    /// Calls that may run at once on one worker.
-    pub instances: usize,
-}
-
-impl Default for PolicyLimits {
-    fn default() -> Self {
-        Self { cpu: DEFAULT_CPU, wall: DEFAULT_WALL, memory: DEFAULT_MEMORY, instances: DEFAULT_INSTANCES }
-    }
 }
 
 /// A plugin configured for one policy. Dropped with its last request.
@@ -106,7 +81,7 @@ impl Host {
     pub async fn prepare(&self, spec: &PolicySpec, plugin: &Arc<Plugin>, countries: bool) -> Result<Arc<Generation>, LoadError> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         check_grants(spec, plugin, countries)?;
-        check_limits(&spec.limits)?;
+        spec.limits.check()?;
         check_schema(plugin, &spec.config)?;
         let mut generation = Generation {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -143,8 +118,8 @@ impl Generation {
     #[must_use]
     pub fn key(spec: &PolicySpec, plugin: &Plugin) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (&spec.name, &plugin.name, &plugin.digest, spec.mode, spec.on_error, &spec.grants, &spec.http_out, spec.limits)
-            .hash(&mut hasher);
+        (&spec.name, &plugin.name, &plugin.digest, spec.mode, spec.on_error, spec.on_overflow, &spec.grants).hash(&mut hasher);
+        (&spec.http_out, spec.limits).hash(&mut hasher);
         spec.config.to_string().hash(&mut hasher);
         hasher.finish()
     }
@@ -198,7 +173,7 @@ impl Generation {
     }
 
     async fn instantiate_with(&self, shared: Shared) -> Result<(Instance, String), LoadError> {
-        let mut store = store(&self.engine, &self.spec.name, self.spec.mode, self.limits.memory, shared);
+        let mut store = store(&self.engine, &self.spec.name, self.spec.mode, self.limits, shared);
         store.data_mut().ticks_left = LOAD_TICKS;
         store.data_mut().wall_until = Instant::now() + LOAD_WALL;
         store.set_epoch_deadline(1);
@@ -251,16 +226,6 @@ fn check_grants(spec: &PolicySpec, plugin: &Plugin, countries: bool) -> Result<(
         if import == "geoip" && !countries {
             return Err(LoadError::NoCountryDatabase);
         }
-    }
-    Ok(())
-}
-
-fn check_limits(limits: &PolicyLimits) -> Result<(), LoadError> {
-    if limits.memory > MAX_MEMORY {
-        return Err(LoadError::Limit { key: "memory", message: format!("at most {} MiB", MAX_MEMORY >> 20) });
-    }
-    if limits.cpu < Duration::from_millis(1) {
-        return Err(LoadError::Limit { key: "cpu", message: "at least 1ms, the grain of the clock".to_owned() });
     }
     Ok(())
 }

@@ -10,8 +10,8 @@ use crate::contract::bindings::PolicyPre;
 use crate::decision::Mode;
 use crate::engine::Host;
 use crate::error::{CallError, LoadError};
-use crate::generation::DEFAULT_MEMORY;
 use crate::inspect;
+use crate::limits::PolicyLimits;
 use crate::manifest::Manifest;
 use crate::pool::{GuestState, store};
 
@@ -101,7 +101,7 @@ impl Host {
     }
 
     async fn describe(&self, name: &str, pre: &PolicyPre<GuestState>) -> Result<Manifest, LoadError> {
-        let mut store = store(&self.engine, &Arc::from(name), Mode::Observe, DEFAULT_MEMORY, self.shared(name));
+        let mut store = store(&self.engine, &Arc::from(name), Mode::Observe, PolicyLimits::default(), self.shared(name));
         store.data_mut().ticks_left = LOAD_TICKS;
         store.data_mut().wall_until = Instant::now() + LOAD_WALL;
         store.set_epoch_deadline(1);

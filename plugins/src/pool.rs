@@ -12,13 +12,13 @@ use wasmtime::{Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::capability::Shared;
-use crate::capability::log::BYTES_OUTSIDE_EXCHANGE;
 use crate::clock::Call;
 use crate::contract::bindings::Policy;
 use crate::decision::Mode;
 use crate::error::CallError;
 use crate::exchange::Exchange;
 use crate::generation::Generation;
+use crate::limits::{HANDLES, LOAD_ANSWER, PolicyLimits, RANDOM};
 
 /// Idle instances a worker keeps per generation; more are destroyed on return. A call runs to its end unless an epoch passes, so few run
 /// at once on a worker, and each idle one holds its memory.
@@ -34,16 +34,19 @@ pub(crate) struct GuestState {
     /// In the complete phase nothing can be edited any more.
     pub(crate) ended: bool,
     pub(crate) shared: Shared,
-    pub(crate) log_bytes_left: usize,
+    /// Log bytes written outside an exchange (describe, configure).
+    pub(crate) logged: usize,
+    /// What the policy may use.
+    pub(crate) limits: PolicyLimits,
     /// The last error the guest logged: its panic message, when it panicked.
     pub(crate) last_error: Option<String>,
     /// Epochs left before the CPU deadline.
     pub(crate) ticks_left: u64,
     pub(crate) out_of_time: bool,
-    /// When the running call must have ended. A guest waits for nothing but its turn on the worker, so looking at every epoch is enough.
+    /// When the running call must have ended. A guest that computes meets it at an epoch, one that waits in `call`.
     pub(crate) wall_until: Instant,
     pub(crate) out_of_wall: bool,
-    limits: StoreLimits,
+    store_limits: StoreLimits,
     wasi: WasiCtx,
     table: ResourceTable,
 }
@@ -65,12 +68,15 @@ pub(crate) fn store(
     engine: &wasmtime::Engine,
     policy: &Arc<str>,
     mode: Mode,
-    memory: usize,
+    limits: PolicyLimits,
     shared: Shared,
 ) -> Store<GuestState> {
-    let limits = StoreLimitsBuilder::new().memory_size(memory).instances(16).memories(1).tables(4).table_elements(20_000).build();
+    let store_limits =
+        StoreLimitsBuilder::new().memory_size(limits.memory).instances(16).memories(1).tables(4).table_elements(20_000).build();
     // An empty context: no arguments, no environment, no directory, no network; output goes nowhere.
-    let wasi = WasiCtx::builder().build();
+    let wasi = WasiCtx::builder().max_random_size(RANDOM).build();
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(HANDLES);
     let state = GuestState {
         exchange: None,
         policy: Arc::clone(policy),
@@ -78,18 +84,21 @@ pub(crate) fn store(
         mode,
         ended: false,
         shared,
-        log_bytes_left: BYTES_OUTSIDE_EXCHANGE,
+        logged: 0,
+        limits,
         last_error: None,
         ticks_left: 0,
         out_of_time: false,
         wall_until: Instant::now(),
         out_of_wall: false,
-        limits,
+        store_limits,
         wasi,
-        table: ResourceTable::new(),
+        table,
     };
     let mut store = Store::new(engine, state);
-    store.limiter(|state| &mut state.limits);
+    store.limiter(|state| &mut state.store_limits);
+    store.set_max_component_handles(HANDLES);
+    store.set_hostcall_fuel(LOAD_ANSWER);
     store.epoch_deadline_callback(|mut context| {
         let state = context.data_mut();
         state.ticks_left = state.ticks_left.saturating_sub(1);

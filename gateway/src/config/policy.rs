@@ -21,6 +21,8 @@ pub struct Policy {
     pub mode: Mode,
     /// What happens to a request whose call failed. Default [`OnError::Deny`].
     pub on_error: OnError,
+    /// What happens to a request whose body is longer than the plugin's window. Default [`OnOverflow::InspectPrefix`].
+    pub on_overflow: OnOverflow,
     /// Capabilities beyond the plugin's defaults. Default none.
     pub grants: Vec<String>,
     /// Upstreams it may ask over HTTP. Default none.
@@ -95,6 +97,29 @@ impl OnError {
     }
 }
 
+/// What happens to a request whose body is longer than the window that the plugin asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnOverflow {
+    /// The plugin judges its first bytes. What stands behind them is not looked at.
+    InspectPrefix,
+    /// The plugin is not asked about the body.
+    Pass,
+    /// It is refused with 413: for whoever must have seen all of a body.
+    Reject,
+}
+
+impl OnOverflow {
+    /// As written in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InspectPrefix => "inspect-prefix",
+            Self::Pass => "pass",
+            Self::Reject => "reject",
+        }
+    }
+}
+
 /// `[policy.NAME.limits]`: what one call, and one instance, may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicyLimits {
@@ -104,11 +129,36 @@ pub struct PolicyLimits {
     pub wall: Duration,
     /// Memory of an instance, 1 MiB to 4 GiB, in bytes. Default 64 MiB.
     pub memory: usize,
+    /// Calls at once on one worker, 1 to 1,000. Default 64.
+    pub instances: usize,
+    /// Bytes in the operator's log per exchange, up to 1 MiB. Default 8 KiB.
+    pub log: usize,
+    /// Tags per exchange, up to 1,000. Default 32.
+    pub tags: usize,
+    /// Findings per exchange, up to 1,000. Default 64.
+    pub findings: usize,
+    /// Bytes it may write into heads per exchange, up to 1 MiB. Default 64 KiB.
+    pub edits: usize,
+    /// Bytes of an answer of its own, up to 64 MiB. Default 1 MiB.
+    pub reply: usize,
+    /// Bytes by which a response body may grow beyond twice its size, up to 64 MiB. Default 1 MiB.
+    pub growth: usize,
 }
 
 impl Default for PolicyLimits {
     fn default() -> Self {
-        Self { cpu: defaults::POLICY_CPU, wall: defaults::POLICY_WALL, memory: defaults::POLICY_MEMORY }
+        Self {
+            cpu: defaults::POLICY_CPU,
+            wall: defaults::POLICY_WALL,
+            memory: defaults::POLICY_MEMORY,
+            instances: defaults::POLICY_INSTANCES,
+            log: defaults::POLICY_LOG,
+            tags: defaults::POLICY_TAGS,
+            findings: defaults::POLICY_FINDINGS,
+            edits: defaults::POLICY_EDITS,
+            reply: defaults::POLICY_REPLY,
+            growth: defaults::POLICY_GROWTH,
+        }
     }
 }
 
@@ -116,17 +166,20 @@ impl Default for PolicyLimits {
 pub(super) fn policy(name: Arc<str>, mut reader: Reader<'_, '_>) -> Option<Policy> {
     const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("observe", Mode::Observe), ("off", Mode::Off)];
     const ON_ERROR: &[(&str, OnError)] = &[("deny", OnError::Deny), ("allow", OnError::Allow)];
+    const ON_OVERFLOW: &[(&str, OnOverflow)] =
+        &[("inspect-prefix", OnOverflow::InspectPrefix), ("pass", OnOverflow::Pass), ("reject", OnOverflow::Reject)];
     let plugin = reader.required("plugin", &format!("plugin = \"{name}\" for {name}.wasm"), plugin_name);
     let mode = reader.or("mode", Mode::Enforce, values::choice(MODES));
     let on_error = reader.or("on_error", OnError::Deny, values::choice(ON_ERROR));
     let grants: Vec<String> = reader.list("grants", values::name).into_iter().map(|grant| grant.value).collect();
     let http_out = http_out(&mut reader, &grants);
+    let on_overflow = reader.or("on_overflow", OnOverflow::InspectPrefix, values::choice(ON_OVERFLOW));
     let config = reader.optional("config", values::json_object).unwrap_or_else(|| Value::Object(serde_json::Map::new()));
     let limits = reader.table("limits").map(limits).unwrap_or_default();
     let candidate = reader.table("candidate").and_then(|table| candidate::candidate(table, plugin.as_deref()));
     let at = reader.at();
     reader.finish();
-    Some(Policy { name, plugin: plugin?, mode, on_error, grants, http_out, config, limits, candidate, at })
+    Some(Policy { name, plugin: plugin?, mode, on_error, on_overflow, grants, http_out, config, limits, candidate, at })
 }
 
 /// The grant and the names of upstreams come together: one without the other is a mistake, and a plugin would notice it late.
@@ -183,7 +236,18 @@ fn limits(mut reader: Reader<'_, '_>) -> PolicyLimits {
         let message = format!("less than the CPU limit ({wall:?} < {cpu:?}), which could never be reached");
         reader.conflict("wall", Invalid::new(message).hint("raise wall or lower cpu"));
     }
-    let memory = reader.or("memory", default.memory, values::size(1 << 20..=4 << 30));
+    let limits = PolicyLimits {
+        cpu,
+        wall: wall.unwrap_or_else(|| default.wall.max(cpu)),
+        memory: reader.or("memory", default.memory, values::size(1 << 20..=4 << 30)),
+        instances: reader.or("instances", default.instances, values::count(1..=1_000)),
+        log: reader.or("log", default.log, values::size(0..=1 << 20)),
+        tags: reader.or("tags", default.tags, values::count(0..=1_000)),
+        findings: reader.or("findings", default.findings, values::count(0..=1_000)),
+        edits: reader.or("edits", default.edits, values::size(0..=1 << 20)),
+        reply: reader.or("reply", default.reply, values::size(0..=64 << 20)),
+        growth: reader.or("growth", default.growth, values::size(0..=64 << 20)),
+    };
     reader.finish();
-    PolicyLimits { cpu, wall: wall.unwrap_or_else(|| default.wall.max(cpu)), memory }
+    limits
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use weir_plugins::capability::http_out::HttpOut;
-use weir_plugins::{Generation, Host, LoadError, Mode, OnError, Plugin, PolicyLimits, PolicySpec};
+use weir_plugins::{Generation, Host, LoadError, Mode, OnError, OnOverflow, Plugin, PolicyLimits, PolicySpec};
 
 use crate::config::{self, Config, Policy};
 
@@ -288,7 +288,6 @@ impl Plugins {
 
 /// A policy of the configuration, in the words of the plugin host.
 pub(super) fn spec(policy: &Policy) -> PolicySpec {
-    let defaults = PolicyLimits::default();
     PolicySpec {
         name: Arc::clone(&policy.name),
         plugin: policy.plugin.clone(),
@@ -301,6 +300,11 @@ pub(super) fn spec(policy: &Policy) -> PolicySpec {
             config::OnError::Deny => OnError::Deny,
             config::OnError::Allow => OnError::Allow,
         },
+        on_overflow: match policy.on_overflow {
+            config::OnOverflow::InspectPrefix => OnOverflow::InspectPrefix,
+            config::OnOverflow::Pass => OnOverflow::Pass,
+            config::OnOverflow::Reject => OnOverflow::Reject,
+        },
         grants: policy.grants.clone(),
         http_out: HttpOut {
             upstreams: policy.http_out.upstreams.clone(),
@@ -312,7 +316,13 @@ pub(super) fn spec(policy: &Policy) -> PolicySpec {
             cpu: policy.limits.cpu,
             wall: policy.limits.wall,
             memory: policy.limits.memory,
-            instances: defaults.instances,
+            instances: policy.limits.instances,
+            log: policy.limits.log,
+            tags: policy.limits.tags,
+            findings: policy.limits.findings,
+            edits: policy.limits.edits,
+            reply: policy.limits.reply,
+            growth: policy.limits.growth,
         },
     }
 }

@@ -187,7 +187,7 @@ impl Exchange {
             normalised: self.normalised.clone(),
             head_text: self.head_text.clone(),
             states: self.states.clone(),
-            log_bytes_left: self.log_bytes_left,
+            usages: self.usages.clone(),
             dropped: self.dropped,
             calls: Vec::new(),
             trace: self.trace,

@@ -1,5 +1,6 @@
-//! Lines of policies in the operator's log, cut at 8 KiB per exchange.
+//! Lines of policies in the operator's log, cut at so many bytes per exchange and lines per second.
 
+use crate::limits::take_log;
 use crate::pool::GuestState;
 
 /// How important a line is.
@@ -11,34 +12,38 @@ pub(crate) enum Level {
     Error,
 }
 
-/// Log bytes a call outside an exchange (describe, configure) may write.
-pub(crate) const BYTES_OUTSIDE_EXCHANGE: usize = 8 * 1024;
+/// Bytes of a guest's last words that are kept for the error of its call, whether they are logged or not.
+const LAST_WORDS: usize = 1024;
 
 impl GuestState {
     pub(crate) fn log(&mut self, level: Level, message: &str) {
-        let left = match self.exchange.as_deref_mut() {
-            Some(exchange) => &mut exchange.log_bytes_left,
-            None => &mut self.log_bytes_left,
+        if level == Level::Error {
+            self.last_error = Some(head(message, LAST_WORDS).to_owned());
+        }
+        let written = match self.exchange.as_deref_mut() {
+            Some(exchange) => exchange.usages.of(self.policy_index).log(message.len(), &self.limits),
+            None => take_log(&mut self.logged, message.len(), self.limits.log),
         };
-        if *left == 0 {
+        let Some(length) = written.filter(|_| self.shared.cuts.may_log()) else {
             self.shared.counters.cut_log_line();
             return;
-        }
-        let mut end = message.len().min(*left);
-        while !message.is_char_boundary(end) {
-            end -= 1;
-        }
-        *left = left.saturating_sub(message.len().max(1));
-        let message = message.get(..end).unwrap_or_default();
+        };
+        let message = head(message, length);
         let policy = &*self.policy;
         match level {
             Level::Debug => tracing::debug!(policy, "{message}"),
             Level::Info => tracing::info!(policy, "{message}"),
             Level::Warn => tracing::warn!(policy, "{message}"),
-            Level::Error => {
-                tracing::error!(policy, "{message}");
-                self.last_error = Some(message.to_owned());
-            }
+            Level::Error => tracing::error!(policy, "{message}"),
         }
     }
+}
+
+/// As much of a text as fits.
+fn head(text: &str, bytes: usize) -> &str {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
 }

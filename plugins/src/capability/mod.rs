@@ -1,5 +1,6 @@
 //! What the host offers to policies, one module per interface of the contract. State is per plugin, bounded and evicting.
 
+pub mod cuts;
 pub mod geoip;
 pub mod http_out;
 pub mod kv;
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) calls: Arc<http_out::CallCounts>,
     /// Of one generation, unlike the others.
     pub(crate) http_out: Arc<http_out::Allowance>,
+    pub(crate) cuts: Arc<cuts::Cuts>,
 }
 
 impl Shared {
@@ -33,6 +35,7 @@ impl Shared {
             kv: Arc::default(),
             counters: Arc::default(),
             calls: Arc::default(),
+            cuts: Arc::default(),
             http_out: Arc::default(),
         }
     }

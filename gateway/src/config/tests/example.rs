@@ -164,7 +164,7 @@ fn every_optional_value_can_be_set() {
          [limits]\nconnections = 5000\nuri_bytes = 4096\ndrain = '2h'\n[[listener]]\naddress = ':80'\nproxy_protocol = true\n\
          [client_address]\ntrusted_proxies = ['10.0.0.0/8', '::1']\n\
          [policy.a]\nplugin = 'x'\nmode = 'observe'\non_error = 'allow'\ngrants = ['kv']\n\
-         [policy.a.config]\nuntil = 2027-06-30\n[policy.a.limits]\ncpu = '200ms'\nmemory = '128MiB'\n\
+         [policy.a.config]\nuntil = 2027-06-30\n[policy.a.limits]\ncpu = '200ms'\nmemory = '128MiB'\ninstances = 3\nlog = 0\n\
          [upstream.u]\nservers = [{ url = 'http://a' }]\nhealth = { path = '/up?deep=1', status = 204, fall = 1, rise = 1 }\n\
          timeouts = { idle = '5s', race = '400ms' }\nretry = { attempts = 0, budget = 0, safe = false }\n\
          failback = { after = '5s', ramp = '1ms' }",
@@ -181,7 +181,10 @@ fn every_optional_value_can_be_set() {
     assert_eq!((policy.mode, policy.on_error, &policy.grants[..]), (Mode::Observe, OnError::Allow, &["kv".to_owned()][..]));
     assert_eq!(policy.config, json!({"until": "2027-06-30"}));
     let cpu = Duration::from_millis(200);
-    assert_eq!(policy.limits, PolicyLimits { cpu, wall: cpu, memory: 128 << 20 });
+    assert_eq!(
+        policy.limits,
+        PolicyLimits { cpu, wall: cpu, memory: 128 << 20, instances: 3, log: 0, ..PolicyLimits::default() }
+    );
     let upstream = &config.upstreams["u"];
     assert_eq!(upstream.health.as_ref().and_then(|health| health.status), Some(204));
     assert_eq!(upstream.timeouts.idle, Duration::from_secs(5));

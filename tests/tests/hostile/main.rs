@@ -1,0 +1,12 @@
+//! Plugins that mean harm: each limit of a policy has two sides, and what is beyond it ends in the stated way and nothing else does.
+//!
+//! | to read | see |
+//! |---|---|
+//! | time, memory, stack | `calls` |
+//! | what a policy writes | `writes` |
+//! | any sequence of host calls | `scripts` |
+
+mod calls;
+mod scripts;
+mod stage;
+mod writes;
