@@ -198,13 +198,14 @@ impl RequestBody {
         if self.pace.moved(bytes, Instant::now) { Ok(()) } else { Err(BodyError::TooSlow(self.limits.rate)) }
     }
 
-    /// Reads up to `window` bytes and keeps them for sending. Answers them in one piece, and whether that is all of the body.
+    /// Reads `window` bytes, and on until it is known whether there are more, and keeps them for sending. Answers them in one piece, and
+    /// whether that is all of the body: the same whatever the pieces that the client sends.
     ///
     /// # Errors
     /// The body broke off or stalled.
     pub async fn window(&mut self, window: usize) -> Result<(Bytes, bool), BodyError> {
         let mut size = 0;
-        while size < window && !self.is_read() {
+        while size <= window && !self.is_read() {
             self.pace.wait(Instant::now);
             let next = tokio::time::timeout(self.stall.limit, self.next_data()).await;
             match next.map_err(|_| BodyError::Stalled(self.stall.limit))?? {

@@ -282,7 +282,8 @@ async fn relay(
     }
     head.headers.insert(respond::X_REQUEST_ID, finish.id_text.clone());
     finish.record.status = head.status.as_u16();
-    let transforms = site.chain.wants(Phase::ResponseBody) && finish.exchange.is_some() && !switching;
+    let transforms =
+        site.chain.wants(Phase::ResponseBody) && finish.exchange.is_some() && transform::is_for(&finish.record.method, &head);
     if transforms && site.chain.edits_bodies() {
         head.headers.remove(CONTENT_LENGTH);
     }

@@ -76,6 +76,10 @@ async fn ask(
     if chain.wants(Phase::RequestBody) && !body.is_end_stream() {
         let (window, complete) =
             body.window(chain.request_window()).await.map_err(|error| Failure::ClientBody(BodyFault::of(&error)))?;
+        // Only the end of it was still to come.
+        if complete && window.is_empty() {
+            return Ok(Verdict::Continue);
+        }
         return Ok(chain.request_body(&mut finish.exchange, &window, complete).await);
     }
     Ok(Verdict::Continue)
