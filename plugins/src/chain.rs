@@ -386,6 +386,9 @@ impl Lease<'_> {
 }
 
 async fn lease(policy: &Arc<Generation>, index: usize) -> Result<Lease<'_>, CallError> {
+    if !policy.gate.admits() {
+        return Err(CallError::Quarantined);
+    }
     let (taken, place) = pool::take(policy)?;
     let mut instance = match taken {
         Some(instance) => instance,
@@ -424,7 +427,12 @@ impl Generation {
     /// Counts a failed call, and tells the operator.
     pub(crate) fn failed(&self, error: &CallError) -> Noted {
         self.stats.failed(error);
-        if self.may_complain() {
+        // What was not called has not failed: the quarantine was told when it began.
+        let called = *error != CallError::Quarantined;
+        if called {
+            self.alarm.raise();
+        }
+        if called && self.may_complain() {
             tracing::warn!(policy = &*self.spec.name, plugin = &*self.plugin.name, "{error}");
         }
         Noted { kind: VerdictKind::Error, rule: String::new(), reason: error.reason().to_owned() }

@@ -11,6 +11,7 @@ use crate::capability::Shared;
 use crate::capability::geoip::Countries;
 use crate::clock::Clock;
 use crate::contract;
+use crate::gate::Alarm;
 use crate::limits::STACK;
 use crate::pool::GuestState;
 
@@ -39,6 +40,7 @@ pub struct Host {
     pub(crate) workers: usize,
     countries: Arc<Countries>,
     shared: Mutex<HashMap<String, Shared>>,
+    alarm: Arc<Alarm>,
     state: PathBuf,
 }
 
@@ -67,8 +69,15 @@ impl Host {
             workers: options.workers.max(1),
             countries: Arc::default(),
             shared: Mutex::default(),
+            alarm: Arc::default(),
             state: options.state.clone(),
         }))
+    }
+
+    /// Raised when a call of any generation fails.
+    #[must_use]
+    pub fn alarm(&self) -> Arc<Alarm> {
+        Arc::clone(&self.alarm)
     }
 
     /// The country database shared by all policies and the gateway.

@@ -104,6 +104,9 @@ pub enum CallError {
     /// No instance could be had.
     #[error("no instance available: {0}")]
     Exhausted(String),
+    /// It is not called for now: it failed too often.
+    #[error("quarantined: it failed too often")]
+    Quarantined,
     /// It answered something the contract does not allow.
     #[error("broke the contract: {0}")]
     Contract(&'static str),
@@ -118,6 +121,7 @@ impl CallError {
             Self::Cpu(_) => "policy_cpu_exceeded",
             Self::Wall(_) => "policy_timed_out",
             Self::Exhausted(_) => "policy_exhausted",
+            Self::Quarantined => "policy_quarantined",
             Self::Contract(_) => "policy_broke_contract",
         }
     }

@@ -15,6 +15,7 @@ use crate::decision::{Mode, OnError, OnOverflow, Phase};
 use crate::engine::Host;
 use crate::error::{CallError, LoadError};
 use crate::exchange::{ConnectionFacts, Exchange};
+use crate::gate::{Admission, Alarm, Gate};
 use crate::limits::PolicyLimits;
 use crate::load::{LOAD_TICKS, LOAD_WALL, Plugin, trap, wall};
 use crate::manifest::Needs;
@@ -56,6 +57,8 @@ pub struct Generation {
     pub(crate) limits: PolicyLimits,
     pub(crate) needs: Needs,
     pub(crate) stats: Stats,
+    pub(crate) gate: Gate,
+    pub(crate) alarm: Arc<Alarm>,
     pub(crate) config_json: String,
     pub(crate) shared: Shared,
     engine: wasmtime::Engine,
@@ -91,6 +94,8 @@ impl Host {
             limits: spec.limits,
             needs: Needs::all(&plugin.manifest),
             stats: Stats::default(),
+            gate: Gate::default(),
+            alarm: self.alarm(),
             config_json: spec.config.to_string(),
             shared: self.shared(&plugin.name).granted(&spec.http_out),
             engine: self.engine.clone(),
@@ -128,6 +133,17 @@ impl Generation {
     #[must_use]
     pub fn own_key(&self) -> u64 {
         Self::key(&self.spec, &self.plugin)
+    }
+
+    /// Tells it from every other generation of this process.
+    #[must_use]
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Says which of its calls are made from now on.
+    pub fn admit(&self, admission: Admission) {
+        self.gate.set(admission);
     }
 
     /// Its counters.

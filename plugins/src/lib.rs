@@ -23,6 +23,7 @@ pub mod directory;
 mod engine;
 mod error;
 mod exchange;
+mod gate;
 mod generation;
 mod inspect;
 mod limits;
@@ -38,6 +39,7 @@ pub use decision::{Decision, Finding, Mode, OnError, OnOverflow, Phase, VerdictK
 pub use engine::{Host, HostOptions};
 pub use error::{CallError, LoadError};
 pub use exchange::{ConnectionFacts, Exchange, Outcome, ResponseHead, TraceContext};
+pub use gate::{Admission, Alarm};
 pub use generation::{Generation, PolicySpec};
 pub use limits::PolicyLimits;
 pub use load::{Plugin, digest};

@@ -16,6 +16,7 @@ pub(crate) struct Stats {
     traps: AtomicU64,
     timeouts: AtomicU64,
     exhausted: AtomicU64,
+    quarantined: AtomicU64,
     nanos: AtomicU64,
     buckets: [AtomicU64; BUCKETS],
 }
@@ -23,7 +24,7 @@ pub(crate) struct Stats {
 /// A copy of a generation's counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StatsSnapshot {
-    /// Calls of any phase.
+    /// Calls of any phase, those that were not made included (`exhausted`, `quarantined`).
     pub calls: u64,
     /// Refusals and answers by the policy.
     pub denials: u64,
@@ -33,6 +34,8 @@ pub struct StatsSnapshot {
     pub timeouts: u64,
     /// Calls that found no instance.
     pub exhausted: u64,
+    /// Calls that were not made, because it failed too often.
+    pub quarantined: u64,
     /// Total call time in nanoseconds.
     pub nanos: u64,
     /// Median call time in µs, as the upper edge of its bucket.
@@ -60,6 +63,7 @@ impl Stats {
             CallError::Trap(_) | CallError::Contract(_) => self.traps.fetch_add(1, Relaxed),
             CallError::Cpu(_) | CallError::Wall(_) => self.timeouts.fetch_add(1, Relaxed),
             CallError::Exhausted(_) => self.exhausted.fetch_add(1, Relaxed),
+            CallError::Quarantined => self.quarantined.fetch_add(1, Relaxed),
         };
     }
 
@@ -71,6 +75,7 @@ impl Stats {
             traps: self.traps.load(Relaxed),
             timeouts: self.timeouts.load(Relaxed),
             exhausted: self.exhausted.load(Relaxed),
+            quarantined: self.quarantined.load(Relaxed),
             nanos: self.nanos.load(Relaxed),
             p50_us: quantile(&counts, 0.50),
             p99_us: quantile(&counts, 0.99),

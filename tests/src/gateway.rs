@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::client::{Answer, Connection, Request};
 use crate::generations::kill;
 use crate::scratch::Scratch;
-use crate::setup::Launch;
+use crate::setup::{Checked, Launch};
 use crate::wait::{LONG, eventually};
 use crate::wire::{Framing, Wire};
 
@@ -39,20 +39,29 @@ pub struct Gateway {
 impl Gateway {
     pub(crate) fn start(directory: Scratch, text: &str, launch: Launch) -> Self {
         let config = directory.write("weir.toml", text);
-        let mut child = launch
-            .command(&config)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the weir binary: build it with `make build`");
         let (log, errors) = (Shared::default(), Shared::default());
-        let readers = vec![
-            follow(child.stdout.take().expect("piped"), Arc::clone(&log), |line| serde_json::from_str(line).ok()),
-            follow(child.stderr.take().expect("piped"), Arc::clone(&errors), |line| Some(line.to_owned())),
-        ];
+        let (child, readers) = spawn(launch.command(&config), &log, &errors);
         let mut gateway = Self { child, directory, listeners: Vec::new(), admin: None, log, errors, readers };
         gateway.wait_until_ready();
         gateway
+    }
+
+    /// Kills the process as a crash would, and starts it again on the same files. What it said before is forgotten.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn restart(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        for reader in self.readers.drain(..) {
+            drop(reader.join());
+        }
+        lock(&self.log).clear();
+        lock(&self.errors).clear();
+        self.listeners.clear();
+        self.admin = None;
+        (self.child, self.readers) = spawn(Launch::default().command(&self.config()), &self.log, &self.errors);
+        self.wait_until_ready();
     }
 
     fn wait_until_ready(&mut self) {
@@ -203,6 +212,15 @@ impl Gateway {
         })
     }
 
+    /// The digests of a plugin that are in this state, such as `previous` or `rolled_back`.
+    #[must_use]
+    pub fn builds(&self, name: &str, state: &str) -> Vec<String> {
+        let plugins = self.plugin(name);
+        let builds = plugins.iter().filter_map(|plugin| plugin["versions"].as_array()).flatten();
+        let wanted = builds.filter(|build| build["state"] == state);
+        wanted.filter_map(|build| build["digest"].as_str().map(str::to_owned)).collect()
+    }
+
     /// Waits until the last file of a plugin was rejected and answers the reason.
     ///
     /// # Panics
@@ -276,6 +294,17 @@ impl Gateway {
         value.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
+    /// Runs a command of the binary against this gateway, such as `plugin rollback ips`.
+    ///
+    /// # Panics
+    /// It cannot be run.
+    #[must_use]
+    pub fn command(&self, words: &str) -> Checked {
+        let config = self.config().display().to_string();
+        let arguments: Vec<&str> = words.split_whitespace().chain(["--config", &config]).collect();
+        crate::setup::run(&arguments)
+    }
+
     /// Sends a signal, such as `TERM`.
     ///
     /// # Panics
@@ -328,6 +357,16 @@ impl Drop for Gateway {
             drop(reader.join());
         }
     }
+}
+
+fn spawn(mut command: Command, log: &Shared<Value>, errors: &Shared<String>) -> (Child, Vec<JoinHandle<()>>) {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.expect("the weir binary: build it with `make build`");
+    let readers = vec![
+        follow(child.stdout.take().expect("piped"), Arc::clone(log), |line| serde_json::from_str(line).ok()),
+        follow(child.stderr.take().expect("piped"), Arc::clone(errors), |line| Some(line.to_owned())),
+    ];
+    (child, readers)
 }
 
 /// Asks an admin API on a socket, such as `GET /v1/plugins`.

@@ -39,15 +39,18 @@ pub(crate) struct Launch {
     socket: Option<OwnedFd>,
     /// The process may have so many files open.
     open_files: Option<u32>,
+    /// A shell script that ends by becoming what `"$@"` says.
+    through: Option<String>,
 }
 
 impl Launch {
     pub(crate) fn command(self, config: &Path) -> Command {
         let binary = self.binary.unwrap_or_else(binary);
-        let mut command = match (self.socket, self.open_files) {
-            (None, Some(most)) => {
+        let open_files = self.open_files.map(|most| format!("ulimit -n {most}; exec \"$@\""));
+        let mut command = match (self.socket, self.through.or(open_files)) {
+            (None, Some(script)) => {
                 let mut command = Command::new("sh");
-                command.args(["-c", &format!("ulimit -n {most}; exec \"$@\""), "sh"]).arg(binary).stdin(Stdio::null());
+                command.args(["-c", &script, "sh"]).arg(binary).stdin(Stdio::null());
                 command
             }
             (None, None) => {
@@ -163,6 +166,13 @@ impl Setup {
     #[must_use]
     pub fn open_files(mut self, most: u32) -> Self {
         self.launch.open_files = Some(most);
+        self
+    }
+
+    /// Starts it through a shell script that ends by becoming what `"$@"` says: with other rights, or with mounts of its own.
+    #[must_use]
+    pub fn through(mut self, script: &str) -> Self {
+        self.launch.through = Some(script.to_owned());
         self
     }
 

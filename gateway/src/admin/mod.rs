@@ -2,6 +2,7 @@
 
 mod client;
 mod closable;
+mod plugins;
 mod trial;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,7 +30,7 @@ use crate::observe::metrics;
 use crate::pipeline::call_out;
 use crate::runtime::builder::Event;
 use crate::runtime::control::UpgradeReply;
-use crate::runtime::plugins::{Row, Status};
+use crate::runtime::plugins::status::Status;
 use crate::runtime::trials;
 use crate::runtime::upgrade::Refusal;
 use crate::runtime::worker::Shared;
@@ -158,7 +159,8 @@ pub async fn serve(socket: Socket, state: Arc<State>, stage: watch::Receiver<Sta
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
         .route("/v1/config", get(show_config))
-        .route("/v1/plugins", get(plugins))
+        .route("/v1/plugins", get(plugins::list))
+        .route("/v1/plugins/{name}/rollback", post(plugins::roll_back))
         .route("/v1/plugins/{name}/promote", post(trial::promote))
         .route("/v1/plugins/{name}/abandon", post(trial::abandon))
         .route("/v1/upstreams", get(upstreams))
@@ -206,6 +208,7 @@ async fn metrics_text(Extracted(state): Extracted<Arc<State>>) -> Response {
     report::metrics(groups, now, &mut text);
     call_out::metrics(&state.shared.host, &mut text);
     trial::metrics(&state.trials.rows(), &mut text);
+    plugins::metrics(&state.plugins, &mut text);
     let refused = state.shared.refused.load(std::sync::atomic::Ordering::Relaxed);
     text.push_str("# HELP weir_connections_over_limit_total Connections closed because there were too many.\n");
     text.push_str("# TYPE weir_connections_over_limit_total counter\n");
@@ -240,45 +243,6 @@ async fn upstreams(Extracted(state): Extracted<Arc<State>>) -> Json<Value> {
     let now = std::time::Instant::now();
     let groups: Vec<_> = state.shared.snapshot.load_full().groups.iter().map(|group| report::json(group, now)).collect();
     Json(json!({ "upstreams": groups }))
-}
-
-async fn plugins(Extracted(state): Extracted<Arc<State>>) -> Json<Value> {
-    let mut rows: Vec<_> = state.plugins.rows().iter().map(plugin).collect();
-    trial::show(&mut rows, &state.trials.rows());
-    Json(json!({ "plugins": rows }))
-}
-
-fn plugin(row: &Row) -> Value {
-    let state = match (&row.live, row.removed) {
-        (Some(_), false) => "live",
-        (Some(_), true) => "removed",
-        (None, _) => "rejected",
-    };
-    let policies: Vec<_> = row
-        .generations
-        .iter()
-        .map(|generation| {
-            let stats = generation.stats();
-            json!({
-                "policy": &*generation.spec.name, "mode": generation.spec.mode.name(), "since": unix(Some(generation.since)),
-                "calls": stats.calls, "denials": stats.denials, "traps": stats.traps, "timeouts": stats.timeouts,
-                "exhausted": stats.exhausted, "p50_us": stats.p50_us, "p99_us": stats.p99_us,
-            })
-        })
-        .collect();
-    let rejected =
-        row.rejected.as_ref().map(|(digest, reason, at)| json!({ "digest": digest, "reason": reason, "at": unix(Some(*at)) }));
-    json!({
-        "name": row.name,
-        "version": row.live.as_ref().map(|plugin| plugin.version().to_owned()),
-        "digest": row.live.as_ref().map(|plugin| plugin.digest.to_string()),
-        "bytes": row.live.as_ref().map(|plugin| plugin.bytes),
-        "state": state,
-        "since": unix(row.since),
-        "reason": row.rejected.as_ref().map(|(_, reason, _)| reason),
-        "rejected": rejected,
-        "policies": policies,
-    })
 }
 
 /// Seconds since 1970.

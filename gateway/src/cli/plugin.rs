@@ -14,6 +14,8 @@ use crate::{admin, config};
 pub(super) enum Command {
     /// Make a candidate the plugin: its file is renamed over the plugin's, and every policy that uses the plugin changes over
     Promote(Trial),
+    /// Make the build live again that was live before; the file is not taken until it changes
+    Rollback(Rollback),
     /// Give a candidate up: its file is put aside, and the plugin goes on alone
     Abandon(Trial),
 }
@@ -30,9 +32,22 @@ pub(super) struct Trial {
     json: bool,
 }
 
+/// A plugin whose build before is wanted.
+#[derive(Debug, clap::Args)]
+pub(super) struct Rollback {
+    /// The plugin: its file without `.wasm`
+    name: String,
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
 pub(super) fn run(command: &Command) -> ExitCode {
     match command {
         Command::Promote(trial) => order(trial, "promote", "is now the plugin"),
+        Command::Rollback(Rollback { name, file, json }) => super::plugins::roll_back(&file.path(), name, *json),
         Command::Abandon(trial) => order(trial, "abandon", "is given up; the plugin goes on:"),
     }
 }

@@ -75,6 +75,12 @@ pub(super) const POLICY_GROWTH: usize = 1 << 20;
 
 // A shadow changes nothing, so that there is no reason to look at less than everything until its time is felt.
 pub(super) const SHADOW_SHARE: f64 = 1.0;
+// One in twenty is no accident; a rare query of death costs its own requests only.
+pub(super) const QUARANTINE_FAILURES: f64 = 0.05;
+// Below a hundred calls five failures are one client that tries again.
+pub(super) const QUARANTINE_CALLS: u64 = 100;
+// Long enough for a quiet site to make so many calls, short enough that old sins are forgotten.
+pub(super) const QUARANTINE_WITHIN: Duration = Duration::from_secs(30);
 
 // A connect takes one round trip, and one lost packet another second: later the next server is the better bet.
 pub(super) const CONNECT: Duration = Duration::from_secs(1);

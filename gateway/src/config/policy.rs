@@ -33,6 +33,8 @@ pub struct Policy {
     pub limits: PolicyLimits,
     /// Another version of the plugin, on trial. Default none.
     pub candidate: Option<Candidate>,
+    /// When it fails too often to be called.
+    pub quarantine: Quarantine,
     /// Where it is configured.
     pub at: Location,
 }
@@ -162,6 +164,23 @@ impl Default for PolicyLimits {
     }
 }
 
+/// `[policy.NAME.quarantine]`: when a policy fails too often to be called.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quarantine {
+    /// The share of calls that trap or run out of time, 0 to 1; 0 is never. Default 0.05.
+    pub failures: f64,
+    /// Fewer calls say nothing. Default 100.
+    pub calls: u64,
+    /// Calls further back are forgotten; 1 s to 1 h. Default 30 s.
+    pub within: Duration,
+}
+
+impl Default for Quarantine {
+    fn default() -> Self {
+        Self { failures: defaults::QUARANTINE_FAILURES, calls: defaults::QUARANTINE_CALLS, within: defaults::QUARANTINE_WITHIN }
+    }
+}
+
 /// One `[policy.NAME]`; none when it names no plugin.
 pub(super) fn policy(name: Arc<str>, mut reader: Reader<'_, '_>) -> Option<Policy> {
     const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("observe", Mode::Observe), ("off", Mode::Off)];
@@ -177,9 +196,23 @@ pub(super) fn policy(name: Arc<str>, mut reader: Reader<'_, '_>) -> Option<Polic
     let config = reader.optional("config", values::json_object).unwrap_or_else(|| Value::Object(serde_json::Map::new()));
     let limits = reader.table("limits").map(limits).unwrap_or_default();
     let candidate = reader.table("candidate").and_then(|table| candidate::candidate(table, plugin.as_deref()));
+    let quarantine = reader.table("quarantine").map(quarantine).unwrap_or_default();
     let at = reader.at();
     reader.finish();
-    Some(Policy { name, plugin: plugin?, mode, on_error, on_overflow, grants, http_out, config, limits, candidate, at })
+    Some(Policy {
+        name,
+        plugin: plugin?,
+        mode,
+        on_error,
+        on_overflow,
+        grants,
+        http_out,
+        config,
+        limits,
+        candidate,
+        quarantine,
+        at,
+    })
 }
 
 /// The grant and the names of upstreams come together: one without the other is a mistake, and a plugin would notice it late.
@@ -250,4 +283,16 @@ fn limits(mut reader: Reader<'_, '_>) -> PolicyLimits {
     };
     reader.finish();
     limits
+}
+
+fn quarantine(mut reader: Reader<'_, '_>) -> Quarantine {
+    let default = Quarantine::default();
+    let failures = reader.or("failures", default.failures, values::ratio);
+    let calls = reader.or("calls", default.calls, values::count(10..=1_000_000));
+    let within = reader.or("within", default.within, values::duration);
+    if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&within) {
+        reader.conflict("within", Invalid::new(format!("must be from 1s to 1h ({within:?})")).hint("30s is the default"));
+    }
+    reader.finish();
+    Quarantine { failures, calls, within }
 }

@@ -64,8 +64,10 @@ const ADMIN_GOODBYE: Duration = Duration::from_secs(2);
 impl Control {
     /// Runs until it is asked to stop or a successor serves, then drains. Asked again, it hurries. Call in a `LocalSet`.
     pub async fn run(mut self, mut wishes: Wishes) {
-        let snapshot = self.published.borrow_and_update().clone();
-        let mut probes = probe::start(&snapshot.groups, self.shared.recorder.metrics());
+        // Not kept: the first plugins would live as long as the process.
+        let groups = self.published.borrow_and_update().groups.clone();
+        let mut probes = probe::start(&groups, self.shared.recorder.metrics());
+        drop(groups);
         let admin_passed = self.admin_socket.pass();
         let admin = AdminTask::start(std::mem::replace(&mut self.admin_socket, admin::Socket::None), &self.admin);
         let mut upgrading: Option<Upgrading> = None;

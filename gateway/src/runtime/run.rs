@@ -51,7 +51,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// Every mistake at once.
 pub fn check(config_path: &Path) -> Result<(Arc<Snapshot>, Vec<config::Error>), Errors> {
     let config = config::load(config_path)?;
-    let (builder, snapshot) = build(config, &[])?;
+    let (builder, snapshot) = build(config, &[], false)?;
     Ok((snapshot, builder.trials().warnings()))
 }
 
@@ -134,7 +134,7 @@ impl Prepared {
         let Origin { program, mut inherited, manifest, .. } = origin;
         let config = config::load(config_path)?;
         let watched = builder::watched(&config);
-        let (builder, snapshot) = build(config, &manifest.tickets)?;
+        let (builder, snapshot) = build(config, &manifest.tickets, true)?;
         upgrade::take_down(&snapshot, &manifest.down);
         let config = Arc::clone(&snapshot.config);
         let metrics = Arc::new(Metrics::default());
@@ -179,7 +179,8 @@ impl Prepared {
     }
 
     fn serve(self) -> Result<Running, Errors> {
-        let Self { runtime, builder, snapshot, watched, shared, workers, listeners, admin_socket, heritage, wishes, stop } = self;
+        let Self { runtime, mut builder, snapshot, watched, shared, workers, listeners, admin_socket, heritage, wishes, stop } =
+            self;
         let announced = listeners.announce(&workers);
         announced.map_err(|error| general("listener", error.to_string(), "raise the open-file limit (`ulimit -n`)"))?;
         let addresses = listeners.bound().iter().map(|bound| (url(bound.listener.tls, bound.address), bound.address)).collect();
@@ -195,7 +196,8 @@ impl Prepared {
         };
         let admin_text = admin::text(&snapshot.config.server.admin);
         let recorder = shared.recorder.clone();
-        let builder = spawn_builder(builder, snapshot, watched, received, events.clone(), publish, &shared)?;
+        builder.serve(&snapshot.config);
+        let builder = spawn_builder(builder, snapshot, watched, received, publish, &shared)?;
         let admin = Arc::new(state);
         let control = Control { shared, workers, listeners, events, published, admin_socket, admin, upgrades: asked, heritage };
         let run = move || LocalSet::new().block_on(&runtime, control.run(wishes));
@@ -240,14 +242,15 @@ impl Running {
     }
 }
 
-fn build(config: Config, keys: &[TicketKey]) -> Result<(Builder, Arc<Snapshot>), Errors> {
+/// `last_good`: what was live before may stand in for a plugin file that is bad now. A check says that it is bad.
+fn build(config: Config, keys: &[TicketKey], last_good: bool) -> Result<(Builder, Arc<Snapshot>), Errors> {
     let options = HostOptions { state: config.server.state.clone(), workers: config.server.workers };
     let host = Host::new(&options).map_err(|error| general("server.state", error, "check the directory and its owner"))?;
     let mut builder = Builder::new(host, keys).map_err(|error| general("server", error, "check the system"))?;
     let runtime = runtime()?;
     let config = Arc::new(config);
     let snapshot = runtime.block_on(async {
-        builder.load_plugins(&config).await;
+        builder.load_plugins(&config, last_good).await;
         builder.build(Arc::clone(&config)).await
     })?;
     Ok((builder, snapshot))
@@ -258,7 +261,6 @@ fn spawn_builder(
     snapshot: Arc<Snapshot>,
     watched: Watched,
     received: mpsc::UnboundedReceiver<Event>,
-    events: mpsc::UnboundedSender<Event>,
     publish: watch::Sender<Arc<Snapshot>>,
     shared: &Arc<Shared>,
 ) -> Result<JoinHandle<()>, Errors> {
@@ -279,7 +281,7 @@ fn spawn_builder(
             }
             publish.send_replace(Arc::clone(new));
         };
-        runtime.block_on(builder::run(builder, snapshot, watched, received, events, publish, metrics));
+        runtime.block_on(builder::run(builder, snapshot, watched, received, publish, metrics));
     };
     std::thread::Builder::new().name("weir-builder".to_owned()).spawn(run).map_err(|error| thread_error(&error))
 }

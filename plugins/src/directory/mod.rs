@@ -1,7 +1,11 @@
 //! The watched plugin directory: tells when a file has settled, changed or gone. It never judges what is in it.
+//!
+//! [`list`] and [`read`] look at it once, [`Settler`] decides when a file is whole, [`Watcher`] does both for as long as it lives.
 
+mod look;
 mod settle;
 mod watch;
 
+pub use look::{MAX_FILES, ReadError, list, read};
 pub use settle::{Settler, Stamp};
-pub use watch::{Change, Watcher, list};
+pub use watch::{Change, Watcher};

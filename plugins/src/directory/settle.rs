@@ -13,8 +13,10 @@ pub struct Stamp {
     pub length: u64,
     /// Last modification.
     pub modified: Option<SystemTime>,
-    /// Inode, so that a rename over the file counts as a change.
-    pub inode: u64,
+    /// Last change of anything about it, permissions included: seconds and nanoseconds.
+    pub changed: (i64, i64),
+    /// Device and inode, so that a rename over the file counts as a change.
+    pub inode: (u64, u64),
 }
 
 /// Files by name, each on its way to being whole.
@@ -34,7 +36,7 @@ struct File {
 impl Settler {
     /// Files that were taken before the watch began: if they are gone by then, that is news.
     pub fn seed(&mut self, names: impl IntoIterator<Item = String>, now: Instant) {
-        let unknown = Stamp { length: 0, modified: None, inode: 0 };
+        let unknown = Stamp { length: 0, modified: None, changed: (0, 0), inode: (0, 0) };
         for name in names {
             self.files.insert(name, File { stamp: unknown, since: now, taken: Some(unknown) });
         }
@@ -80,6 +82,13 @@ impl Settler {
         }
     }
 
+    /// The file is handed out again although it has not changed.
+    pub fn forget(&mut self, name: &str) {
+        if let Some(file) = self.files.get_mut(name) {
+            file.taken = None;
+        }
+    }
+
     /// The file was read and is not whole yet: wait for another quiet period.
     pub fn wait(&mut self, name: &str, now: Instant) {
         if let Some(file) = self.files.get_mut(name) {
@@ -93,7 +102,7 @@ mod tests {
     use super::*;
 
     fn listing(length: u64) -> HashMap<String, Stamp> {
-        HashMap::from([("a".to_owned(), Stamp { length, modified: None, inode: 1 })])
+        HashMap::from([("a".to_owned(), Stamp { length, modified: None, changed: (0, 0), inode: (1, 1) })])
     }
 
     #[test]
@@ -113,6 +122,12 @@ mod tests {
         assert!(settler.is_waiting());
         assert_eq!(settler.settled(at(9150)), ["a"]);
         assert_eq!(settler.observe(&HashMap::new(), at(9200)), ["a"]);
+        settler.observe(&listing(10), at(9200));
+        settler.take("a", listing(10)["a"]);
+        assert!(settler.settled(at(9500)).is_empty());
+        settler.forget("a");
+        assert_eq!(settler.settled(at(9500)), ["a"], "asked for again");
+        assert_eq!(settler.observe(&HashMap::new(), at(9500)), ["a"]);
         settler.seed(["b".to_owned()], at(9200));
         assert!(!settler.is_waiting());
         assert_eq!(settler.observe(&HashMap::new(), at(9300)), ["b"], "gone before the first look");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{SMALL, read, refused};
-use crate::config::{Failback, Health, HttpOut, Limits, PolicyLimits, Retry, Telemetry, Timeouts};
+use crate::config::{Failback, Health, HttpOut, Limits, PolicyLimits, Quarantine, Retry, Telemetry, Timeouts};
 
 const REFERENCE: &str = include_str!("../../../../docs/reference/configuration.md");
 
@@ -31,6 +31,8 @@ zzzzzzzzzz = 1
 [policy.NAME.candidate]
 zzzzzzzzzz = 1
 [policy.NAME.limits]
+zzzzzzzzzz = 1
+[policy.NAME.quarantine]
 zzzzzzzzzz = 1
 [upstream.NAME]
 zzzzzzzzzz = 1
@@ -102,6 +104,7 @@ fn documented_defaults_are_the_defaults() {
         "limits",
         "policy.NAME.http_out",
         "policy.NAME.limits",
+        "policy.NAME.quarantine",
         "upstream.NAME.failback",
         "upstream.NAME.health",
         "upstream.NAME.timeouts",
@@ -119,6 +122,7 @@ fn documented_defaults_are_the_defaults() {
     assert_eq!(config.policies["NAME"].limits, PolicyLimits::default());
     let http_out = HttpOut { upstreams: vec!["NAME".into()], ..HttpOut::default() };
     assert_eq!(config.policies["NAME"].http_out, http_out);
+    assert_eq!(config.policies["NAME"].quarantine, Quarantine::default());
     assert_eq!((&upstream.timeouts, &upstream.retry), (&Timeouts::default(), &Retry::default()));
     assert_eq!(upstream.failback, Failback::default());
     let plain = read(&format!("{SMALL}[upstream.NAME]\nservers = [{{ url = 'http://a' }}]\nhealth = {{ path = '/' }}")).unwrap();

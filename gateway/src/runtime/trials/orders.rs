@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::config::Config;
 use crate::runtime::builder::Builder;
+use crate::runtime::plugins::Outcome;
 
 /// What the operator wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,10 +110,12 @@ impl Builder {
         if weir_plugins::digest(&bytes) != *done.digest {
             return Err(Refusal::Changed(candidate.to_owned()));
         }
-        let judged = self.plugins.judge(plugin, &bytes, Some(config)).await;
-        let judged = judged.map_err(|refused| Refusal::Unfit(refused.reason))?;
+        let judged = self.plugins.judge(plugin, bytes, config).await.map_err(Refusal::Unfit)?;
         rename(&from, &file(directory, plugin))?;
-        self.plugins.adopt(judged);
+        if !matches!(self.plugins.finish(judged, config), Outcome::Live) {
+            let reason = self.plugins.refusal(plugin).unwrap_or_else(|| "it was refused".to_owned());
+            return Err(Refusal::Unfit(reason));
+        }
         self.plugins.removed(candidate, config);
         let configured = config.policies.values().filter_map(|policy| policy.candidate.as_ref());
         if configured.filter(|tried| tried.plugin == candidate).any(|tried| tried.config.is_some()) {

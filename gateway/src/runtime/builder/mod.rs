@@ -1,23 +1,24 @@
 //! The single writer: turns configuration, certificates, databases and plugins into snapshots, on a thread of its own because
-//! compiling takes whole seconds of CPU. Whatever fails leaves the running snapshot as it is.
+//! compiling takes whole seconds of CPU. Whatever fails leaves the running snapshot as it is. [`run`] is the thread's loop.
+
+mod run;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::server::ProducesTickets;
-use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use weir_plugins::capability::geoip::Database;
-use weir_plugins::directory::{Change, Watcher};
 use weir_plugins::{Chain, Host};
 
+pub use run::{Event, run};
+
 use super::files::Watched;
-use super::plugins::{Outcome, Plugins, Status};
+use super::plugins::Plugins;
+use super::plugins::status::Status;
 use super::snapshot::{Site, Snapshot};
-use super::trials::{Done, Order, Refusal, Trials};
+use super::trials::Trials;
 use crate::config::{self, Config, Errors};
-use crate::observe::Metrics;
 use crate::route::Hosts;
 use crate::tls;
 use crate::tls::tickets::{TicketKey, Tickets};
@@ -71,9 +72,14 @@ impl Builder {
         &self.trials
     }
 
-    /// Loads the plugin directory, for the start.
-    pub async fn load_plugins(&mut self, config: &Config) {
-        self.plugins.load_directory(&config.server.plugins).await;
+    /// Loads the plugin directory, for the start. `last_good` says whether a build that was live before may stand in for a bad file.
+    pub async fn load_plugins(&mut self, config: &Config, last_good: bool) {
+        self.plugins.load_directory(&config.server.plugins, config, last_good).await;
+    }
+
+    /// This process serves now: what becomes of plugins is remembered from now on.
+    pub fn serve(&mut self, config: &Config) {
+        self.plugins.serve(config);
     }
 
     /// Everything a configuration needs, or every reason why not.
@@ -175,127 +181,6 @@ async fn resolve(groups: &[Arc<Group>]) {
         look_ups.spawn(async move { server.resolve().await });
     }
     while look_ups.join_next().await.is_some() {}
-}
-
-/// Something the builder shall do.
-#[derive(Debug)]
-pub enum Event {
-    /// Read the configuration again and tell the result.
-    Reload(oneshot::Sender<Result<u64, Errors>>),
-    /// Promote or abandon a candidate and tell the result.
-    Trial(Order, String, oneshot::Sender<Result<Done, Refusal>>),
-    /// A plugin file changed.
-    Plugin(Change),
-    /// End.
-    Stop,
-}
-
-/// How often configuration, certificates and databases are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-
-/// Runs the builder until it is told to stop: takes events, looks at files, publishes snapshots.
-pub async fn run(
-    mut builder: Builder,
-    mut current: Arc<Snapshot>,
-    mut watched: Watched,
-    mut events: mpsc::UnboundedReceiver<Event>,
-    plugin_events: mpsc::UnboundedSender<Event>,
-    publish: impl Fn(&Arc<Snapshot>),
-    metrics: Arc<Metrics>,
-) {
-    let mut watcher = watch_plugins(&builder, &current.config, &plugin_events);
-    let mut look = tokio::time::interval(LOOK_EVERY);
-    loop {
-        let (changed, reply) = tokio::select! {
-            event = events.recv() => match event {
-                None | Some(Event::Stop) => return,
-                Some(Event::Plugin(change)) => {
-                    if apply(&mut builder, change, &current.config, &metrics).await {
-                        current = builder.rebuild(&current);
-                        publish(&current);
-                    }
-                    continue;
-                }
-                Some(Event::Trial(order, name, reply)) => {
-                    let done = builder.order(order, &name, &current.config).await;
-                    if done.is_ok() {
-                        current = builder.rebuild(&current);
-                        publish(&current);
-                    }
-                    // Whoever asked may have gone.
-                    drop(reply.send(done));
-                    continue;
-                }
-                Some(Event::Reload(reply)) => (true, Some(reply)),
-            },
-            _ = look.tick() => (watched.look(), None),
-        };
-        if !changed {
-            continue;
-        }
-        let mut result = reload(&mut builder, &current).await;
-        metrics.reload(result.is_ok());
-        match &mut result {
-            Ok((snapshot, files)) => {
-                watched = std::mem::take(files);
-                if snapshot.config.server.plugins != current.config.server.plugins {
-                    watcher = watch_plugins(&builder, &snapshot.config, &plugin_events);
-                }
-                current = Arc::clone(snapshot);
-                publish(&current);
-                tracing::info!(generation = current.generation, "configuration is live");
-            }
-            Err(errors) => {
-                for error in errors.iter() {
-                    tracing::error!("configuration refused, the running one stays: {error}");
-                }
-            }
-        }
-        if let Some(reply) = reply {
-            // Whoever asked may have gone.
-            drop(reply.send(result.map(|(snapshot, _)| snapshot.generation)));
-        }
-        if watcher.is_none() {
-            watcher = watch_plugins(&builder, &current.config, &plugin_events);
-        }
-    }
-}
-
-async fn reload(builder: &mut Builder, current: &Snapshot) -> Result<(Arc<Snapshot>, Watched), Errors> {
-    let config = config::load(&current.config.path)?;
-    let (old, new) = (&current.config.server, &config.server);
-    if old.state != new.state || old.admin != new.admin || old.workers != new.workers {
-        tracing::warn!("server.workers, server.state and server.admin take effect with the next start");
-    }
-    let files = watched(&config);
-    Ok((builder.build(Arc::new(config)).await?, files))
-}
-
-async fn apply(builder: &mut Builder, change: Change, config: &Config, metrics: &Metrics) -> bool {
-    let mut live = false;
-    match change {
-        Change::Settled(name, bytes) => match builder.plugins.settled(&name, &bytes, Some(config)).await {
-            Outcome::Live => {
-                metrics.plugin_live(&name, builder.generation + 1);
-                live = true;
-            }
-            Outcome::Rejected => metrics.plugin_rejected(&name),
-            Outcome::Unchanged => {}
-        },
-        Change::Unreadable(name, reason) => {
-            builder.plugins.reject(&name, None, reason);
-            metrics.plugin_rejected(&name);
-        }
-        Change::Removed(name) => builder.plugins.removed(&name, config),
-    }
-    builder.trials.refresh(&builder.host, &builder.plugins, config).await || live
-}
-
-fn watch_plugins(builder: &Builder, config: &Config, events: &mpsc::UnboundedSender<Event>) -> Option<Watcher> {
-    let events = events.clone();
-    let report = move |change| drop(events.send(Event::Plugin(change)));
-    let known = builder.plugins.digests();
-    Watcher::start(config.server.plugins.clone(), known, report).map_err(|error| tracing::error!("{error}")).ok()
 }
 
 /// Every file whose change is a reason to reload, as it is now: call before the files are read, so that no change is missed.

@@ -1,0 +1,269 @@
+//! The builder's loop: orders, changed files, judged plugins and failing generations, one after the other. A file is judged beside the loop,
+//! so that neither an order nor a quarantine waits for a compiler.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+use weir_plugins::directory::{Change, Watcher};
+
+use super::{Builder, watched};
+use crate::config::{self, Config, Errors};
+use crate::observe::Metrics;
+use crate::runtime::files::Watched;
+use crate::runtime::plugins::judge::{Job, Judged};
+use crate::runtime::plugins::record::Again;
+use crate::runtime::plugins::rollback::{RollbackError, RolledBack};
+use crate::runtime::plugins::{Outcome, Plugins};
+use crate::runtime::snapshot::Snapshot;
+use crate::runtime::trials::{Done, Order, Refusal};
+
+/// Something the builder shall do.
+#[derive(Debug)]
+pub enum Event {
+    /// Read the configuration again and tell the result.
+    Reload(oneshot::Sender<Result<u64, Errors>>),
+    /// Make the build of a plugin live that was live before, and tell the result.
+    RollBack(String, oneshot::Sender<Result<RolledBack, RollbackError>>),
+    /// Promote or abandon a candidate and tell the result.
+    Trial(Order, String, oneshot::Sender<Result<Done, Refusal>>),
+    /// End.
+    Stop,
+}
+
+/// How often configuration, certificates and databases are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often generations are looked at while nothing fails: often enough for the window of the quarantine.
+const JUDGE_EVERY: Duration = Duration::from_secs(1);
+/// How soon they are looked at again when calls fail: what a failing generation costs until then is bounded.
+const JUDGE_AGAIN: Duration = Duration::from_millis(100);
+
+/// Runs the builder until it is told to stop: takes events, looks at files, publishes snapshots.
+pub async fn run(
+    builder: Builder,
+    current: Arc<Snapshot>,
+    files: Watched,
+    mut events: mpsc::UnboundedReceiver<Event>,
+    publish: impl Fn(&Arc<Snapshot>),
+    metrics: Arc<Metrics>,
+) {
+    let directory = Directory::watch(&builder, &current.config);
+    let alarm = builder.host.alarm();
+    let mut state = State { builder, current, files, directory, judging: None, publish, metrics };
+    state.reconfigured();
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut judge_at = Instant::now() + JUDGE_EVERY;
+    let mut quiet_until = Instant::now();
+    loop {
+        let failing = async {
+            sleep_until(quiet_until).await;
+            alarm.raised().await;
+        };
+        tokio::select! {
+            biased;
+            event = events.recv() => match event {
+                None | Some(Event::Stop) => return,
+                Some(Event::Reload(reply)) => state.reload(Some(reply)).await,
+                Some(Event::RollBack(name, reply)) => state.roll_back(&name, reply).await,
+                Some(Event::Trial(order, name, reply)) => state.trial(order, &name, reply).await,
+            },
+            () = failing => {
+                state.judge_generations().await;
+                quiet_until = Instant::now() + JUDGE_AGAIN;
+            }
+            () = sleep_until(judge_at) => {
+                state.judge_generations().await;
+                judge_at = Instant::now() + JUDGE_EVERY;
+            }
+            _ = look.tick() => state.look().await,
+            judged = judged(&mut state.judging), if state.judging.is_some() => state.finish(judged).await,
+            change = Directory::change(&mut state.directory), if state.judging.is_none() => state.apply(change).await,
+        }
+    }
+}
+
+/// Everything the loop works on.
+struct State<P> {
+    builder: Builder,
+    current: Arc<Snapshot>,
+    files: Watched,
+    directory: Option<Directory>,
+    judging: Option<Pin<Box<dyn Future<Output = Judged>>>>,
+    publish: P,
+    metrics: Arc<Metrics>,
+}
+
+/// The watched plugin directory. It reports one change, and the next when this one was taken.
+struct Directory {
+    watcher: Watcher,
+    changes: mpsc::Receiver<Change>,
+}
+
+impl Directory {
+    fn watch(builder: &Builder, config: &Config) -> Option<Self> {
+        let (report, changes) = mpsc::channel(1);
+        // Fails when the directory is watched no more.
+        let report = move |change| drop(report.blocking_send(change));
+        let watcher = Watcher::start(config.server.plugins.clone(), builder.plugins.digests(), report);
+        let watcher = watcher.map_err(|error| tracing::error!("{error}")).ok()?;
+        watcher.prefer(Plugins::used(config));
+        Some(Self { watcher, changes })
+    }
+
+    /// The next change; never, when nothing is watched.
+    async fn change(directory: &mut Option<Self>) -> Change {
+        let change = match directory {
+            Some(directory) => directory.changes.recv().await,
+            None => None,
+        };
+        match change {
+            Some(change) => change,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn judged(judging: &mut Option<Pin<Box<dyn Future<Output = Judged>>>>) -> Judged {
+    let judged = match judging {
+        Some(judging) => judging.await,
+        None => std::future::pending().await,
+    };
+    *judging = None;
+    judged
+}
+
+impl<P: Fn(&Arc<Snapshot>)> State<P> {
+    /// Publishes the same configuration with the plugins as they are now, if chains changed or those of candidates did.
+    async fn republish(&mut self, changed: bool) {
+        let Builder { trials, host, plugins, .. } = &mut self.builder;
+        if trials.refresh(host, plugins, &self.current.config).await || changed {
+            self.current = self.builder.rebuild(&self.current);
+            (self.publish)(&self.current);
+        }
+    }
+
+    async fn trial(&mut self, order: Order, name: &str, reply: oneshot::Sender<Result<Done, Refusal>>) {
+        let done = self.builder.order(order, name, &self.current.config).await;
+        self.republish(done.is_ok()).await;
+        // Whoever asked may have gone.
+        drop(reply.send(done));
+    }
+
+    async fn look(&mut self) {
+        if self.files.look() {
+            self.reload(None).await;
+        }
+        if self.directory.is_none() {
+            self.directory = Directory::watch(&self.builder, &self.current.config);
+        }
+        let due = self.builder.plugins.due(std::time::Instant::now());
+        self.read_again(due);
+    }
+
+    async fn reload(&mut self, reply: Option<oneshot::Sender<Result<u64, Errors>>>) {
+        let result = load(&mut self.builder, &self.current).await;
+        self.metrics.reload(result.is_ok());
+        let result = result.map(|(snapshot, files)| {
+            self.files = files;
+            let old = std::mem::replace(&mut self.current, snapshot);
+            if old.config.server.plugins != self.current.config.server.plugins {
+                self.directory = Directory::watch(&self.builder, &self.current.config);
+            }
+            (self.publish)(&self.current);
+            tracing::info!(generation = self.current.generation, "configuration is live");
+            self.builder.plugins.keep_copies(&self.current.config);
+            self.reconfigured();
+            self.current.generation
+        });
+        if let Err(errors) = &result {
+            for error in errors.iter() {
+                tracing::error!("configuration refused, the running one stays: {error}");
+            }
+        }
+        if let Some(reply) = reply {
+            // Whoever asked may have gone.
+            drop(reply.send(result));
+        }
+    }
+
+    /// Files that were refused for how policies used them have another chance, and those that policies use come first.
+    fn reconfigured(&mut self) {
+        let again = self.builder.plugins.reconfigured();
+        self.read_again(again);
+        if let Some(directory) = &self.directory {
+            directory.watcher.prefer(Plugins::used(&self.current.config));
+        }
+    }
+
+    fn read_again(&self, names: Vec<String>) {
+        if let Some(directory) = self.directory.as_ref().filter(|_| !names.is_empty()) {
+            directory.watcher.again(names);
+        }
+    }
+
+    async fn roll_back(&mut self, name: &str, reply: oneshot::Sender<Result<RolledBack, RollbackError>>) {
+        let result = self.builder.plugins.roll_back(name, &self.current.config).await;
+        if result.is_ok() {
+            self.metrics.plugin_live(name, self.builder.generation + 1);
+            self.republish(true).await;
+        }
+        drop(reply.send(result));
+    }
+
+    async fn judge_generations(&mut self) {
+        if self.builder.plugins.look(&self.current.config, std::time::Instant::now()).await {
+            self.republish(true).await;
+        }
+    }
+
+    async fn apply(&mut self, change: Change) {
+        match change {
+            Change::Settled(name, bytes) => {
+                if let Some(job) = self.builder.plugins.seen(&name, bytes, &self.current.config) {
+                    self.judge(job);
+                    return;
+                }
+            }
+            Change::Unreadable(name, error) => {
+                let again = if error.is_lasting() { Again::FileChanges } else { Again::Later };
+                self.builder.plugins.refuse(&name, None, error.to_string(), again);
+                self.metrics.plugin_rejected(&name);
+            }
+            Change::Removed(name) => self.builder.plugins.removed(&name, &self.current.config),
+            Change::Directory(trouble) => self.builder.plugins.status().directory(trouble),
+        }
+        self.republish(false).await;
+    }
+
+    fn judge(&mut self, job: Job) {
+        self.judging = Some(Box::pin(job.judge(self.builder.host())));
+    }
+
+    async fn finish(&mut self, judged: Judged) {
+        let name = judged.name().to_owned();
+        match self.builder.plugins.finish(judged, &self.current.config) {
+            Outcome::Live => {
+                self.metrics.plugin_live(&name, self.builder.generation + 1);
+                self.republish(true).await;
+            }
+            Outcome::Rejected => {
+                self.metrics.plugin_rejected(&name);
+                self.republish(false).await;
+            }
+            Outcome::Again(job) => self.judge(job),
+        }
+    }
+}
+
+async fn load(builder: &mut Builder, current: &Snapshot) -> Result<(Arc<Snapshot>, Watched), Errors> {
+    let config = config::load(&current.config.path)?;
+    let (old, new) = (&current.config.server, &config.server);
+    if old.state != new.state || old.admin != new.admin || old.workers != new.workers {
+        tracing::warn!("server.workers, server.state and server.admin take effect with the next start");
+    }
+    let files = watched(&config);
+    Ok((builder.build(Arc::new(config)).await?, files))
+}

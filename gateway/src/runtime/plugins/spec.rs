@@ -1,0 +1,71 @@
+//! Policies of the configuration in the words of the plugin host, and its errors in the words of the configuration.
+
+use std::sync::Arc;
+
+use weir_plugins::capability::http_out::HttpOut;
+use weir_plugins::{LoadError, Mode, OnError, OnOverflow, PolicyLimits, PolicySpec};
+
+use crate::config::{self, Config, Policy};
+
+/// The policies that use a plugin and are called.
+pub(super) fn users<'a>(config: &'a Config, plugin: &'a str) -> impl Iterator<Item = &'a Policy> {
+    config.policies.values().filter(move |policy| policy.plugin == plugin && policy.mode != config::Mode::Off)
+}
+
+/// A policy of the configuration, in the words of the plugin host.
+pub fn spec(policy: &Policy) -> PolicySpec {
+    PolicySpec {
+        name: Arc::clone(&policy.name),
+        plugin: policy.plugin.clone(),
+        mode: match policy.mode {
+            config::Mode::Enforce => Mode::Enforce,
+            config::Mode::Observe => Mode::Observe,
+            config::Mode::Off => Mode::Off,
+        },
+        on_error: match policy.on_error {
+            config::OnError::Deny => OnError::Deny,
+            config::OnError::Allow => OnError::Allow,
+        },
+        on_overflow: match policy.on_overflow {
+            config::OnOverflow::InspectPrefix => OnOverflow::InspectPrefix,
+            config::OnOverflow::Pass => OnOverflow::Pass,
+            config::OnOverflow::Reject => OnOverflow::Reject,
+        },
+        grants: policy.grants.clone(),
+        http_out: HttpOut {
+            upstreams: policy.http_out.upstreams.clone(),
+            calls: policy.http_out.calls,
+            body: policy.http_out.body,
+        },
+        config: policy.config.clone(),
+        limits: PolicyLimits {
+            cpu: policy.limits.cpu,
+            wall: policy.limits.wall,
+            memory: policy.limits.memory,
+            instances: policy.limits.instances,
+            log: policy.limits.log,
+            tags: policy.limits.tags,
+            findings: policy.limits.findings,
+            edits: policy.limits.edits,
+            reply: policy.limits.reply,
+            growth: policy.limits.growth,
+        },
+    }
+}
+
+/// Why a policy cannot be brought to life. `refused` is why the file of its plugin was.
+pub(super) fn located(policy: &Policy, error: &LoadError, refused: Option<&str>) -> config::Error {
+    let key = match error {
+        LoadError::Schema { .. } | LoadError::Configure(_) => format!("policy.{}", policy.name),
+        LoadError::NotGranted(_) => format!("policy.{}.grants", policy.name),
+        _ => format!("policy.{}.plugin", policy.name),
+    };
+    let (message, hint) = match (error, refused) {
+        (LoadError::Missing(name), Some(reason)) => (format!("{name}.wasm was refused: {reason}"), None),
+        (LoadError::Missing(_), None) => {
+            (error.to_string(), Some("put the file there, or write the bundled ones with `weir plugins unpack DIR`".to_owned()))
+        }
+        _ => (error.to_string(), None),
+    };
+    config::Error { location: Some(policy.at.clone()), key, message, hint }
+}

@@ -1,0 +1,129 @@
+//! What is live when a process begins: the files of the directory, and what the process before this one remembered of them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use weir_plugins::directory;
+
+use super::judge::{Job, Judged, Ready, Refusal};
+use super::record::{Again, Plan, Record};
+use super::{Plugins, Slot, mark, users};
+use crate::config::Config;
+
+impl Plugins {
+    /// Loads every plugin of a directory. A file that is refused is noted; a policy that needs it will say so, unless what was live before
+    /// can go on: `last_good` says whether it may.
+    pub async fn load_directory(&mut self, path: &Path, config: &Config, last_good: bool) {
+        let Ok(listing) = directory::list(path) else {
+            // The watcher tells the operator; a policy that needs a plugin says so itself.
+            return;
+        };
+        let used = Self::used(config);
+        let mut names: Vec<String> = listing.into_keys().collect();
+        names.sort_by_key(|name| (!used.contains(name), name.clone()));
+        let mut records = self.store.records();
+        for name in names.into_iter().take(directory::MAX_FILES) {
+            match directory::read(path, &name) {
+                Ok(bytes) => self.begin(&name, bytes, &mut records, config, last_good).await,
+                Err(error) => {
+                    if let Some(record) = records.remove(&name).filter(|record| last_good && record.live.is_some()) {
+                        self.last_good(&name, record).await;
+                    }
+                    let again = if error.is_lasting() { Again::FileChanges } else { Again::Later };
+                    self.refuse(&name, None, error.to_string(), again);
+                }
+            }
+        }
+        self.changed();
+    }
+
+    async fn begin(
+        &mut self,
+        name: &str,
+        bytes: Vec<u8>,
+        records: &mut BTreeMap<String, Record>,
+        config: &Config,
+        last_good: bool,
+    ) {
+        let digest = weir_plugins::digest(&bytes);
+        let known = records.remove(name).filter(|record| record.live.is_some());
+        let mut record = known.unwrap_or_default();
+        match record.seen(&digest) {
+            Plan::IsHeld => self.last_good(name, record).await,
+            Plan::IsRefused if last_good => self.last_good(name, record).await,
+            _ => {
+                let changed = record.live.is_some() && !record.is_live(&digest);
+                // A file that changed while nobody looked must do for the policies that use it, as when somebody does.
+                let judged_for = Some(config).filter(|_| changed && last_good);
+                let judged = Job::new(name, bytes, digest, None, judged_for).judge(std::sync::Arc::clone(&self.host)).await;
+                self.begun(name, judged, record, config, last_good).await;
+            }
+        }
+    }
+
+    async fn begun(&mut self, name: &str, judged: Judged, mut record: Record, config: &Config, last_good: bool) {
+        match judged.result {
+            Ok(Ready { plugin, generations }) => {
+                if !record.is_live(&plugin.digest) {
+                    record.taken(mark(&plugin), users(config, name).next().is_some());
+                    record.previous = record.previous.filter(|previous| self.store.has(&previous.digest));
+                }
+                self.exchange(generations);
+                self.slots.insert(name.to_owned(), Slot { record, live: Some(plugin), ..Slot::default() });
+            }
+            Err(Refusal { reason, again }) => {
+                if last_good && record.live.is_some() {
+                    self.last_good(name, record).await;
+                }
+                self.refuse(name, Some(judged.job.digest), reason, again);
+            }
+        }
+    }
+
+    /// What was live when the process before this one ended, from its private copy.
+    async fn last_good(&mut self, name: &str, record: Record) {
+        let Some(live) = record.live.clone() else { return };
+        let loaded = match self.store.read(&live.digest) {
+            Ok(bytes) => self.host.load(name, &bytes).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
+        match loaded {
+            Ok(plugin) => {
+                tracing::warn!(plugin = name, version = live.version, digest = live.digest, "runs from its private copy");
+                self.slots.insert(name.to_owned(), Slot { record, live: Some(plugin), ..Slot::default() });
+            }
+            Err(error) => {
+                let held = record.held.as_ref().map_or(String::new(), |held| format!("{}; ", held.reason));
+                let digest = record.judged().map(str::to_owned);
+                self.refuse(name, digest, format!("{held}{error}"), Again::FileChanges);
+            }
+        }
+    }
+
+    /// From now on this process serves: what it does is remembered.
+    pub fn serve(&mut self, config: &Config) {
+        self.serving = true;
+        self.keep_copies(config);
+        self.keep_in_quarantine(Instant::now());
+        self.changed();
+    }
+
+    /// Keeps the bytes of what policies run and that are not kept yet.
+    pub fn keep_copies(&self, config: &Config) {
+        for (name, slot) in &self.slots {
+            let Some(live) = slot.live.as_ref().filter(|live| !self.store.has(&live.digest)) else { continue };
+            if users(config, name).next().is_none() {
+                continue;
+            }
+            let kept = directory::read(&config.server.plugins, name).map_err(|error| error.to_string()).and_then(|bytes| {
+                // A file that has changed since will be judged, and then kept.
+                let is_it = weir_plugins::digest(&bytes) == *live.digest;
+                if is_it { self.store.keep(&live.digest, &bytes).map_err(|error| error.to_string()) } else { Ok(()) }
+            });
+            if let Err(error) = kept {
+                tracing::warn!(plugin = name, "no private copy can be kept, so there is no way back to this build: {error}");
+            }
+        }
+    }
+}
