@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
 use weir_plugins::{Exchange, Outcome, Phase};
 
 use crate::http::body::BodyError;
@@ -41,7 +40,7 @@ pub struct Finish {
     /// The connection to give back to it.
     pub reuse: Option<Box<Connection>>,
     /// The request id as the upstream and the client see it.
-    pub id_text: HeaderValue,
+    pub id_text: respond::IdText,
     /// Counts the request body.
     pub bytes_in: Arc<AtomicU64>,
     worker: Rc<Worker>,

@@ -24,3 +24,5 @@ pub mod route;
 pub mod runtime;
 pub mod tls;
 pub mod upstream;
+
+pub use weir_plugins::fields;

@@ -3,12 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
 use wasmtime::component::{HasSelf, Linker, Resource};
 
 use crate::capability::log::Level;
 use crate::decision::{Finding, Mode};
 use crate::exchange::Exchange;
+use crate::fields::Fields;
 use crate::pool::GuestState;
 
 /// What this host supports, as shown in errors.
@@ -404,7 +405,7 @@ enum Edit {
 const MAX_FIELDS: usize = 200;
 const MAX_VALUE: usize = 16 * 1024;
 
-fn edit(headers: &mut HeaderMap, name: &str, value: Option<&[u8]>, edit: Edit) -> Result<(), EditError> {
+fn edit(headers: &mut Fields, name: &str, value: Option<&[u8]>, edit: Edit) -> Result<(), EditError> {
     let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| EditError::InvalidName)?;
     if is_gateways(&name) {
         return Err(EditError::Forbidden);
@@ -415,16 +416,10 @@ fn edit(headers: &mut HeaderMap, name: &str, value: Option<&[u8]>, edit: Edit) -
     }
     let value = HeaderValue::from_bytes(value).map_err(|_| EditError::InvalidValue)?;
     match edit {
-        Edit::Remove => {
-            headers.remove(name);
-        }
+        Edit::Remove => headers.remove(&name),
         Edit::Set | Edit::Append if headers.len() >= MAX_FIELDS => return Err(EditError::TooLarge),
-        Edit::Set => {
-            headers.insert(name, value);
-        }
-        Edit::Append => {
-            headers.append(name, value);
-        }
+        Edit::Set => headers.insert(&name, value.as_bytes()),
+        Edit::Append => headers.append(&name, value.as_bytes()),
     }
     Ok(())
 }
@@ -445,16 +440,19 @@ pub(crate) fn is_gateways(name: &HeaderName) -> bool {
         || OTHERS.contains(&name.as_str())
 }
 
-fn first(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
-    headers.get(name).map(|value| value.as_bytes().to_vec())
+fn first(headers: &Fields, name: &str) -> Option<Vec<u8>> {
+    headers.get(name).map(<[u8]>::to_vec)
 }
 
-fn all(headers: &HeaderMap, name: &str) -> Vec<Vec<u8>> {
-    headers.get_all(name).iter().map(|value| value.as_bytes().to_vec()).collect()
+fn all(headers: &Fields, name: &str) -> Vec<Vec<u8>> {
+    headers.get_all(name).map(<[u8]>::to_vec).collect()
 }
 
-fn every(headers: &HeaderMap) -> Vec<Header> {
-    headers.iter().map(|(name, value)| Header { name: name.as_str().to_owned(), value: value.as_bytes().to_vec() }).collect()
+fn every(headers: &Fields) -> Vec<Header> {
+    headers
+        .iter()
+        .map(|(name, value)| Header { name: String::from_utf8_lossy(name).into_owned(), value: value.to_vec() })
+        .collect()
 }
 
 fn ip_address(ip: IpAddr) -> IpAddress {
@@ -489,7 +487,7 @@ mod tests {
 
     #[test]
     fn edits_are_checked() {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         let mut check = |name: &str, value: &str, want: Result<(), EditError>| {
             assert_eq!(
                 format!("{:?}", edit(&mut headers, name, Some(value.as_bytes()), Edit::Set)),

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Version, header};
+use http::{Method, Version};
 use weir_path::Quirks;
 
 use crate::candidate::Memory;
 use crate::capability::http_out::CallOut;
 use crate::decision::{Decision, Finding};
+use crate::fields::{Fields, Known};
 use crate::limits::{PolicyLimits, Usages};
 
 /// What is known of the client's connection.
@@ -61,7 +62,7 @@ pub struct Exchange {
     /// Host and optional port, lower case; an edit replaces it.
     pub authority: String,
     /// Request headers.
-    pub headers: HeaderMap,
+    pub headers: Fields,
     /// The response head, once there is one.
     pub response: Option<ResponseHead>,
     /// Facts published by policies.
@@ -112,7 +113,7 @@ pub struct ResponseHead {
     /// The status code.
     pub status: u16,
     /// Response headers.
-    pub headers: HeaderMap,
+    pub headers: Fields,
 }
 
 /// Decisions one exchange may carry: a body phase is called for every piece.
@@ -126,7 +127,7 @@ impl Exchange {
         site: Arc<str>,
         id: u128,
         head: (Method, Version, String, String),
-        headers: HeaderMap,
+        headers: Fields,
     ) -> Self {
         let (method, version, target, authority) = head;
         Self {
@@ -157,7 +158,7 @@ impl Exchange {
     /// An exchange that is a connection only: what the connection phase sees.
     #[must_use]
     pub fn connection(connection: ConnectionFacts, site: Arc<str>) -> Self {
-        Self::new(connection, site, 0, (Method::GET, Version::HTTP_11, String::new(), String::new()), HeaderMap::new())
+        Self::new(connection, site, 0, (Method::GET, Version::HTTP_11, String::new(), String::new()), Fields::new())
     }
 
     /// The last value of a tag.
@@ -231,15 +232,15 @@ impl ResponseHead {
     }
 }
 
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+fn content_length(headers: &Fields) -> Option<u64> {
+    headers.text(Known::ContentLength)?.parse().ok()
 }
 
-fn write_headers(head: &mut Vec<u8>, headers: &HeaderMap) {
-    for (name, value) in headers {
-        head.extend_from_slice(name.as_str().as_bytes());
+fn write_headers(head: &mut Vec<u8>, headers: &Fields) {
+    for (name, value) in headers.iter() {
+        head.extend_from_slice(name);
         head.extend_from_slice(b": ");
-        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(value);
         head.push(b'\n');
     }
 }
@@ -260,6 +261,6 @@ pub(crate) mod tests {
             ja4: None,
         };
         let head = (Method::GET, Version::HTTP_11, "/".to_owned(), "site.test".to_owned());
-        Exchange::new(connection, "site".into(), 0, head, HeaderMap::new())
+        Exchange::new(connection, "site".into(), 0, head, Fields::new())
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use http::{HeaderMap, Method, Version};
+use http::{Method, Version};
 
 use crate::call::Budget;
 use crate::capability::http_out::HttpOut;
@@ -15,6 +15,7 @@ use crate::decision::{Mode, OnError, OnOverflow, Phase};
 use crate::engine::Host;
 use crate::error::{CallError, LoadError};
 use crate::exchange::{ConnectionFacts, Exchange};
+use crate::fields::Fields;
 use crate::gate::{Admission, Alarm, Gate};
 use crate::limits::PolicyLimits;
 use crate::load::{LOAD_TICKS, LOAD_WALL, Plugin, trap, wall};
@@ -169,7 +170,7 @@ impl Generation {
         }
         let (Phase::Response, Some(when), Some(exchange)) = (phase, &self.needs.response_when, exchange) else { return true };
         let Some(response) = &exchange.response else { return true };
-        let headers = response.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let headers = response.headers.iter().map(|(name, value)| (std::str::from_utf8(name).unwrap_or_default(), value));
         when.holds(headers, exchange.has_state(place))
     }
 
@@ -223,7 +224,7 @@ impl Generation {
             ja4: None,
         };
         let head = (Method::GET, Version::HTTP_11, "/".to_owned(), "self-test.invalid".to_owned());
-        let mut slot = Some(Box::new(Exchange::new(facts, "self-test".into(), 0, head, HeaderMap::new())));
+        let mut slot = Some(Box::new(Exchange::new(facts, "self-test".into(), 0, head, Fields::new())));
         for phase in [Phase::Connection, Phase::Request] {
             if self.needs.phases.has(phase) {
                 let called = crate::call::verdict(instance, &mut slot, phase, load_budget()).await;

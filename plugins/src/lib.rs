@@ -23,6 +23,7 @@ pub mod directory;
 mod engine;
 mod error;
 mod exchange;
+pub mod fields;
 mod gate;
 mod generation;
 mod inspect;

@@ -7,7 +7,9 @@ use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, HeaderName, ORIG
 
 use super::files::{Directory, PUBLIC_HOST};
 use super::origin::{CHECK_IN_ANSWER, CONSOLE_ANSWER};
-use crate::http::forwarded::X_FORWARDED_FOR;
+
+/// Tells of the client that a case is sent for.
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// An agent somewhere in a country that is allowed.
 const AGENT: &str = "192.0.2.17";

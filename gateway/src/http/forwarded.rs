@@ -3,18 +3,14 @@
 use std::io::{Cursor, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
-use bytes::{BufMut as _, BytesMut};
-use http::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::HeaderValue;
 use ipnet::IpNet;
 
-/// The addresses a request came through, the client first.
-pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// `http` or `https`, as the client used it.
-pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// The authority as the client sent it.
-pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// The client's address, in the manner of nginx.
-pub const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+use crate::fields::{Fields, Known, KnownSet, Name};
+
+/// What says who the client is.
+const TELLING: KnownSet =
+    KnownSet::of(&[Known::Forwarded, Known::XForwardedFor, Known::XForwardedProto, Known::XForwardedHost, Known::XRealIp]);
 
 /// Longest text of an address: IPv6 with an IPv4 tail.
 const ADDRESS_TEXT: usize = 45;
@@ -38,43 +34,44 @@ pub struct Hop<'a> {
 /// `X-Forwarded-For`, `-Proto` and `-Host` are set from the hop. From a trusted proxy all are kept, the peer is appended to
 /// `X-Forwarded-For` and to `Forwarded` if there is one, and only missing fields are set. Variants spelled with `_`, which some
 /// applications read as the real ones, are removed in any case. Must run before Host is rewritten.
-pub fn rewrite(headers: &mut HeaderMap, hop: &Hop<'_>) {
-    if headers.keys().any(|name| is_foreign(name, hop.trusted)) {
-        let foreign: Vec<HeaderName> = headers.keys().filter(|name| is_foreign(name, hop.trusted)).cloned().collect();
-        for name in foreign {
-            headers.remove(name);
-        }
-    }
-    let address = hop.peer_text.clone();
-    let proto = HeaderValue::from_static(if hop.tls { "https" } else { "http" });
-    let host = host_value(headers, hop.host);
+pub fn rewrite(headers: &mut Fields, hop: &Hop<'_>) {
     if !hop.trusted {
-        headers.insert(X_FORWARDED_FOR, address);
-        headers.insert(X_FORWARDED_PROTO, proto);
-        if let Some(host) = host {
-            headers.insert(X_FORWARDED_HOST, host);
+        headers.remove_known(TELLING);
+    }
+    if headers.any(|name| is_foreign(name, hop.trusted)) {
+        headers.retain(|name| !is_foreign(name, hop.trusted));
+    }
+    let address = hop.peer_text.as_bytes();
+    let proto: &[u8] = if hop.tls { b"https" } else { b"http" };
+    if !hop.trusted {
+        headers.append(Known::XForwardedFor, address);
+        headers.append(Known::XForwardedProto, proto);
+        if !hop.host.is_empty() {
+            headers.append(Known::XForwardedHost, hop.host.as_bytes());
         }
         return;
     }
-    if headers.contains_key(FORWARDED) {
-        append(headers, &FORWARDED, &forwarded_element(hop.peer));
+    if headers.contains(Known::Forwarded) {
+        append(headers, Known::Forwarded, forwarded_element(hop.peer).as_bytes());
     }
-    append(headers, &X_FORWARDED_FOR, &address);
-    headers.entry(X_FORWARDED_PROTO).or_insert(proto);
-    if let Some(host) = host {
-        headers.entry(X_FORWARDED_HOST).or_insert(host);
+    append(headers, Known::XForwardedFor, address);
+    if !headers.contains(Known::XForwardedProto) {
+        headers.append(Known::XForwardedProto, proto);
+    }
+    if !hop.host.is_empty() && !headers.contains(Known::XForwardedHost) {
+        headers.append(Known::XForwardedHost, hop.host.as_bytes());
     }
 }
 
 /// The client behind `peer`: the first address from the right of `X-Forwarded-For` that no trusted proxy has, when the peer itself is
 /// trusted. An entry that is no address ends the walk at the last good one; so does the end of the list.
 #[must_use]
-pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+pub fn client_ip(peer: IpAddr, headers: &Fields, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.to_canonical();
     if !is_trusted(client, trusted) {
         return client;
     }
-    let entries = headers.get_all(&X_FORWARDED_FOR).iter().rev().flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
+    let entries = headers.get_all(Known::XForwardedFor).rev().flat_map(|value| value.rsplit(|byte| *byte == b','));
     for entry in entries {
         let Some(address) = parse_address(entry) else { break };
         client = address;
@@ -98,13 +95,11 @@ pub(super) fn is_x_forwarded(name: &[u8]) -> bool {
     name.get(..family.len()).is_some_and(|start| same_dashed(start, family))
 }
 
-fn is_foreign(name: &HeaderName, trusted: bool) -> bool {
-    let text = name.as_str().as_bytes();
-    match text.first() {
-        Some(b'f') => !trusted && *name == FORWARDED,
-        Some(b'x') => (is_x_forwarded(text) || same_dashed(text, b"x-real-ip")) && (!trusted || text.contains(&b'_')),
-        _ => false,
-    }
+/// Whether a name, beside the [`TELLING`] ones, is removed: one of the family from somebody who is not believed, and every spelling with
+/// `_`, which no proxy uses and some application reads.
+fn is_foreign(name: Name<'_>, trusted: bool) -> bool {
+    let Name::Other(name) = name else { return false };
+    name.first() == Some(&b'x') && (is_x_forwarded(name) || same_dashed(name, b"x-real-ip")) && (!trusted || name.contains(&b'_'))
 }
 
 fn same_dashed(name: &[u8], dashed: &[u8]) -> bool {
@@ -120,17 +115,14 @@ fn parse_address(entry: &[u8]) -> Option<IpAddr> {
 }
 
 /// Joins all values of a list field with one more.
-fn append(headers: &mut HeaderMap, name: &HeaderName, last: &HeaderValue) {
-    let values = headers.get_all(name);
-    let length: usize = values.iter().map(|value| value.len() + 2).sum();
-    let mut joined = BytesMut::with_capacity(length + last.len());
-    for value in values.iter().filter(|value| !value.is_empty()) {
-        joined.put_slice(value.as_bytes());
-        joined.put_slice(b", ");
+fn append(headers: &mut Fields, name: Known, last: &[u8]) {
+    let mut joined = Vec::new();
+    for value in headers.get_all(name).filter(|value| !value.is_empty()) {
+        joined.extend_from_slice(value);
+        joined.extend_from_slice(b", ");
     }
-    joined.put_slice(last.as_bytes());
-    let joined = HeaderValue::from_maybe_shared(joined.freeze()).unwrap_or_else(|_| last.clone());
-    headers.insert(name.clone(), joined);
+    joined.extend_from_slice(last);
+    headers.insert(name, &joined);
 }
 
 /// An address in its usual form; IPv4 mapped into IPv6 as IPv4.
@@ -158,29 +150,14 @@ fn value_of<const N: usize>(text: &Cursor<[u8; N]>) -> HeaderValue {
     HeaderValue::from_bytes(bytes).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
-/// The authority as a value, shared with the Host field when that has the same text.
-fn host_value(headers: &HeaderMap, host: &str) -> Option<HeaderValue> {
-    if host.is_empty() {
-        return None;
-    }
-    match headers.get(HOST) {
-        Some(value) if value.as_bytes() == host.as_bytes() => Some(value.clone()),
-        _ => HeaderValue::from_str(host).ok(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    type Fields<'a> = &'a [(&'static str, &'static str)];
+    type List<'a> = &'a [(&'static str, &'static str)];
 
-    fn map(fields: Fields<'_>) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        headers
+    fn of(fields: List<'_>) -> Fields {
+        fields.iter().copied().collect()
     }
 
     fn trusted() -> Vec<IpNet> {
@@ -212,10 +189,7 @@ mod tests {
             ("::ffff:10.0.0.1", &["198.51.100.1"], "198.51.100.1"),
             ("2001:db8:ffff::1", &["198.51.100.1, 10.1.1.1"], "198.51.100.1"),
         ] {
-            let mut headers = HeaderMap::new();
-            for value in values {
-                headers.append(X_FORWARDED_FOR, HeaderValue::from_static(value));
-            }
+            let headers = values.iter().map(|value| ("x-forwarded-for", value)).collect();
             let found = client_ip(peer.parse().unwrap(), &headers, &trusted());
             assert_eq!(found, client.parse::<IpAddr>().unwrap(), "{peer} {values:?}");
         }
@@ -223,19 +197,19 @@ mod tests {
 
     #[test]
     fn without_trusted_proxies_the_peer_is_the_client() {
-        let headers = map(&[("x-forwarded-for", "198.51.100.1")]);
+        let headers = of(&[("x-forwarded-for", "198.51.100.1")]);
         let peer = "10.0.0.1".parse().unwrap();
         assert_eq!(client_ip(peer, &headers, &[]), peer);
     }
 
     #[track_caller]
-    fn check(hop: &Hop<'_>, before: Fields<'_>, after: Fields<'_>) {
-        let mut headers = map(before);
+    fn check(hop: &Hop<'_>, before: List<'_>, after: List<'_>) {
+        let mut headers = of(before);
         rewrite(&mut headers, hop);
-        assert_eq!(headers, map(after), "{before:?}");
+        assert_eq!(headers, of(after), "{before:?}");
     }
 
-    const SPOOFED: Fields<'static> = &[
+    const SPOOFED: List<'static> = &[
         ("host", "a.example"),
         ("x-forwarded-for", "1.1.1.1"),
         ("x-forwarded-for", "2.2.2.2"),

@@ -1,35 +1,29 @@
 //! Fields that concern one connection and must not travel further.
 
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::HeaderName;
 
-use super::forwarded::{X_REAL_IP, is_x_forwarded};
-
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-
-/// CGI turns this into the variable that names an outgoing proxy (CVE-2016-5385). No client has a use for it.
-const PROXY: HeaderName = HeaderName::from_static("proxy");
+use super::forwarded::is_x_forwarded;
+use crate::fields::{Fields, Known, KnownSet, Name};
 
 /// Everything that ends here, named in Connection or not.
-static HOP_BY_HOP: [HeaderName; 11] = [
-    CONNECTION,
-    TRANSFER_ENCODING,
-    KEEP_ALIVE,
-    TE,
-    TRAILER, // the fifth: TRAILER_BIT
-    UPGRADE,
-    PROXY_CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    HTTP2_SETTINGS,
-    PROXY,
-];
+const HOP_BY_HOP: KnownSet = KnownSet::of(&[
+    Known::Connection,
+    Known::TransferEncoding,
+    Known::KeepAlive,
+    Known::Te,
+    Known::Trailer,
+    Known::Upgrade,
+    Known::ProxyConnection,
+    Known::ProxyAuthenticate,
+    Known::ProxyAuthorization,
+    Known::Http2Settings,
+    // CGI turns this into the variable that names an outgoing proxy (CVE-2016-5385). No client has a use for it.
+    Known::Proxy,
+]);
 
-const TRAILER_BIT: u16 = 1 << 4;
+/// Fields that no other field can have removed, beside those of [`HOP_BY_HOP`] and the forwarding ones: a later hop relies on them.
+const PROTECTED: KnownSet =
+    KnownSet::of(&[Known::Host, Known::ContentLength, Known::Authorization, Known::Cookie, Known::Forwarded, Known::XRealIp]);
 
 /// Removes the hop-by-hop fields of a request or response in place, and those its Connection names, except fields a peer may not take
 /// from others: Host, framing, credentials and forwarding fields. `TE` keeps `trailers`, `Trailer` the names that are harmless. Must run before the gateway adds fields of its
@@ -37,96 +31,75 @@ const TRAILER_BIT: u16 = 1 << 4;
 ///
 /// `upgrade` says that this exchange really is an upgrade ([`asks_upgrade`] on the request, 101 on the response): then `Upgrade` stays,
 /// with a Connection field of ours. An upgrade to `h2c` never stays.
-pub fn strip(headers: &mut HeaderMap, upgrade: bool) {
-    let mut found = 0_u16;
-    for name in headers.keys().filter(|name| may_be_hop_by_hop(name)) {
-        if let Some(bit) = HOP_BY_HOP.iter().position(|hop| hop == name) {
-            found |= 1 << bit;
-        }
-    }
-    if found == 0 {
+pub fn strip(headers: &mut Fields, upgrade: bool) {
+    if !headers.known().meets(HOP_BY_HOP) {
         return;
     }
     remove_named(headers);
-    let trailers = headers.get_all(TE).iter().flat_map(tokens).any(|token| token.eq_ignore_ascii_case(b"trailers"));
-    let announced = if found & TRAILER_BIT != 0 { harmless_trailers(headers) } else { None };
-    let protocol = if upgrade { headers.remove(UPGRADE).filter(is_upgradable) } else { None };
-    for (bit, name) in HOP_BY_HOP.iter().enumerate() {
-        if found & 1 << bit != 0 {
-            headers.remove(name);
-        }
-    }
+    let trailers = headers.get_all(Known::Te).flat_map(tokens).any(|token| token.eq_ignore_ascii_case(b"trailers"));
+    let announced = harmless_trailers(headers);
+    let protocol =
+        if upgrade { headers.get(Known::Upgrade).filter(|value| is_upgradable(value)).map(<[u8]>::to_vec) } else { None };
+    headers.remove_known(HOP_BY_HOP);
     if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.append(Known::Te, b"trailers");
     }
     if let Some(announced) = announced {
-        headers.insert(TRAILER, announced);
+        headers.append(Known::Trailer, announced.as_bytes());
     }
     if let Some(protocol) = protocol {
-        headers.insert(UPGRADE, protocol);
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.append(Known::Upgrade, &protocol);
+        headers.append(Known::Connection, b"upgrade");
     }
 }
 
 /// The trailers that may follow the body: announced ones that no later reader takes for routing, framing, credentials or the client's
 /// address. Nothing that is not announced here is sent.
-fn harmless_trailers(headers: &HeaderMap) -> Option<HeaderValue> {
-    let names = headers.get_all(TRAILER).iter().flat_map(tokens).filter_map(|token| HeaderName::from_bytes(token).ok());
-    let harmless: Vec<HeaderName> = names.filter(|name| !is_protected(name)).take(MAX_TRAILERS).collect();
+fn harmless_trailers(headers: &Fields) -> Option<String> {
+    if !headers.contains(Known::Trailer) {
+        return None;
+    }
+    let names = headers.get_all(Known::Trailer).flat_map(tokens).filter_map(|token| HeaderName::from_bytes(token).ok());
+    let harmless: Vec<HeaderName> = names.filter(|name| !is_protected(name.as_str().as_bytes())).take(MAX_TRAILERS).collect();
     let text = harmless.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
-    if text.is_empty() { None } else { HeaderValue::from_str(&text).ok() }
+    Some(text).filter(|text| !text.is_empty())
 }
 
 /// Announced trailers that are looked at.
 const MAX_TRAILERS: usize = 32;
 
-/// Most fields can be told by their length and first letter not to be one of [`HOP_BY_HOP`], which saves eleven comparisons for each.
-fn may_be_hop_by_hop(name: &HeaderName) -> bool {
-    let name = name.as_str().as_bytes();
-    matches!(
-        (name.len(), name.first()),
-        (10 | 14 | 17, Some(b'c' | b'h' | b'k' | b't')) | (2 | 7, Some(b't' | b'u')) | (5 | 16 | 18 | 19, Some(b'p'))
-    )
-}
-
 /// Joins the cookie pieces of an HTTP/2 request into the one field that HTTP/1 servers expect.
-pub fn join_cookies(headers: &mut HeaderMap) {
-    let mut pieces = headers.get_all(COOKIE).iter();
+pub fn join_cookies(headers: &mut Fields) {
+    let mut pieces = headers.get_all(Known::Cookie);
     let (Some(first), Some(second)) = (pieces.next(), pieces.next()) else { return };
-    let mut joined = first.as_bytes().to_vec();
+    let mut joined = first.to_vec();
     for piece in std::iter::once(second).chain(pieces) {
         joined.extend_from_slice(b"; ");
-        joined.extend_from_slice(piece.as_bytes());
+        joined.extend_from_slice(piece);
     }
-    if let Ok(value) = HeaderValue::from_bytes(&joined) {
-        headers.insert(COOKIE, value);
-    }
+    headers.insert(Known::Cookie, &joined);
 }
 
 /// Whether an HTTP/1.1 request asks for an upgrade the gateway would relay: `Connection: upgrade`, and one Upgrade field without `h2c`.
 #[must_use]
-pub fn asks_upgrade(headers: &HeaderMap) -> bool {
-    let mut protocols = headers.get_all(UPGRADE).iter();
+pub fn asks_upgrade(headers: &Fields) -> bool {
+    let mut protocols = headers.get_all(Known::Upgrade);
     protocols.next().is_some_and(is_upgradable)
         && protocols.next().is_none()
-        && headers.get_all(CONNECTION).iter().flat_map(tokens).any(|token| token.eq_ignore_ascii_case(b"upgrade"))
+        && headers.get_all(Known::Connection).flat_map(tokens).any(|token| token.eq_ignore_ascii_case(b"upgrade"))
 }
 
-fn is_upgradable(protocols: &HeaderValue) -> bool {
+fn is_upgradable(protocols: &[u8]) -> bool {
     let mut protocols = tokens(protocols).filter(|token| !token.is_empty()).peekable();
     protocols.peek().is_some() && protocols.all(|token| !token.eq_ignore_ascii_case(b"h2c"))
 }
 
 /// Removes the fields that Connection names. The usual `keep-alive` or `close` costs no allocation.
-fn remove_named(headers: &mut HeaderMap) {
-    let naming: Vec<HeaderValue> =
-        headers.get_all(CONNECTION).iter().filter(|value| !tokens(value).all(is_option)).cloned().collect();
-    for token in naming.iter().flat_map(tokens) {
-        if let Ok(name) = HeaderName::from_bytes(token)
-            && !is_protected(&name)
-        {
-            headers.remove(name);
-        }
+fn remove_named(headers: &mut Fields) {
+    let naming = headers.get_all(Known::Connection).filter(|value| !tokens(value).all(is_option));
+    let naming: Vec<Vec<u8>> = naming.map(<[u8]>::to_ascii_lowercase).collect();
+    for name in naming.iter().flat_map(|value| tokens(value)).filter(|name| !is_protected(name)) {
+        headers.remove(name);
     }
 }
 
@@ -135,33 +108,31 @@ fn is_option(token: &[u8]) -> bool {
     [&b"keep-alive"[..], b"close", b"upgrade", b"te", b""].iter().any(|option| token.eq_ignore_ascii_case(option))
 }
 
-/// Fields a Connection token does not remove: either a later hop relies on them, or they are dealt with afterwards.
-fn is_protected(name: &HeaderName) -> bool {
-    [HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE, FORWARDED, X_REAL_IP].contains(name)
-        || HOP_BY_HOP.contains(name)
-        || is_x_forwarded(name.as_str().as_bytes())
+/// Fields, in lower case, that a Connection token does not remove: either a later hop relies on them, or they are dealt with afterwards.
+fn is_protected(name: &[u8]) -> bool {
+    match name.into() {
+        Name::Known(known) if PROTECTED.has(known) || HOP_BY_HOP.has(known) => true,
+        name => is_x_forwarded(name.as_bytes()),
+    }
 }
 
-fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    fn of(fields: &[(&'static str, &'static str)]) -> Fields {
+        fields.iter().copied().collect()
     }
 
     #[track_caller]
     fn check(upgrade: bool, before: &[(&'static str, &'static str)], after: &[(&'static str, &'static str)]) {
-        let mut headers = HeaderMap::new();
-        for (name, value) in before {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
+        let mut headers = of(before);
         strip(&mut headers, upgrade);
-        assert_eq!(headers, map(after), "{before:?}");
+        assert_eq!(headers, of(after), "{before:?}");
     }
 
     #[test]
@@ -255,20 +226,16 @@ mod tests {
             (&[("connection", "upgrades"), ("upgrade", "websocket")], false),
             (&[], false),
         ] {
-            assert_eq!(asks_upgrade(&map(fields)), asks, "{fields:?}");
+            assert_eq!(asks_upgrade(&of(fields)), asks, "{fields:?}");
         }
-        let mut twice = map(&[("connection", "upgrade"), ("upgrade", "websocket")]);
-        twice.append(UPGRADE, HeaderValue::from_static("h2c"));
-        assert!(!asks_upgrade(&twice));
+        let twice = [("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")];
+        assert!(!asks_upgrade(&of(&twice)));
     }
 
     #[test]
     fn cookie_pieces_become_one_field() {
-        let mut headers = HeaderMap::new();
-        for piece in ["a=1", "b=2", "c=3"] {
-            headers.append(COOKIE, HeaderValue::from_static(piece));
-        }
+        let mut headers = of(&[("cookie", "a=1"), ("accept", "*/*"), ("cookie", "b=2"), ("cookie", "c=3")]);
         join_cookies(&mut headers);
-        assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
+        assert_eq!(headers, of(&[("cookie", "a=1; b=2; c=3"), ("accept", "*/*")]));
     }
 }

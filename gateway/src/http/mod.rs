@@ -1,7 +1,7 @@
 //! HTTP between two connections: what is refused, what is stripped and added, how bodies flow.
 //!
 //! [`guard`] refuses ambiguous heads, [`abuse`] counts frames of HTTP/2, [`authority`] reads hosts, [`hop`] and [`forwarded`] edit
-//! headers, [`body`] carries bodies both ways and notices their end, [`pace`] says what a client's may cost, [`replay`] keeps what may be
+//! headers, [`message`] is what heads are here, [`body`] carries bodies both ways and notices their end, [`pace`] says what a client's may cost, [`replay`] keeps what may be
 //! sent again, [`upgrade`] joins two connections, [`respond`] is the only place that makes responses.
 
 pub mod abuse;
@@ -10,6 +10,7 @@ pub mod body;
 pub mod forwarded;
 pub mod guard;
 pub mod hop;
+pub mod message;
 pub mod pace;
 pub mod replay;
 pub mod respond;

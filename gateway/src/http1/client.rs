@@ -8,9 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
-use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -18,7 +16,9 @@ use super::body::{Decoder, Framing, Piece};
 use super::deadline::{Deadline, after};
 use super::wire::{Io, Wire};
 use super::{head, response, turn};
+use crate::fields::Known;
 use crate::http::body::{BodyError, RequestBody};
+use crate::http::message::{Request, RequestHead, Response};
 use crate::http::pace::BodyFault;
 
 /// How long a server may take to ask for a body that it was told to expect; servers that know nothing of it never ask.
@@ -112,7 +112,7 @@ pub async fn send(
 
 struct Sending {
     connection: Box<Connection>,
-    parts: Parts,
+    parts: RequestHead,
     upload: Upload,
     manner: Manner,
     quiet: Option<Quiet>,
@@ -131,7 +131,7 @@ struct Quiet {
 
 impl Sending {
     fn new(mut connection: Box<Connection>, request: Request<RequestBody>, manner: Manner) -> Self {
-        let (parts, body) = request.into_parts();
+        let Request { head: parts, body } = request;
         let framing = request_framing(&parts, &body);
         connection.deadline.moved();
         connection.wire.begin();
@@ -153,7 +153,9 @@ impl Sending {
             let wire = &mut self.connection.wire;
             if !wire.input.is_empty() {
                 match response::take(&mut wire.input, &self.parts.method) {
-                    Ok(Some(head)) if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS => {
+                    Ok(Some(response::Head { head, .. }))
+                        if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS =>
+                    {
                         self.interim += 1;
                         if self.interim > MAX_INTERIM {
                             return Poll::Ready(Err(Error::BadResponse));
@@ -217,29 +219,26 @@ impl Sending {
 
     fn answered(self, head: response::Head) -> Response<ResponseBytes> {
         let Self { connection, parts, upload, .. } = self;
-        let keep = head.keep && head.status != StatusCode::SWITCHING_PROTOCOLS;
-        let decoder = if head.status == StatusCode::SWITCHING_PROTOCOLS { Decoder::Done } else { Decoder::new(head.framing) };
+        let response::Head { head, framing, keep } = head;
+        let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        let decoder = if switching { Decoder::Done } else { Decoder::new(framing) };
         let upload = if upload.over { None } else { Some(Box::new(upload)) };
         drop(parts);
-        let body = ResponseBytes { connection: Some(connection), decoder, keep, upload };
-        let mut response = Response::new(body);
-        *response.status_mut() = head.status;
-        *response.headers_mut() = head.headers;
-        response
+        Response { head, body: ResponseBytes { connection: Some(connection), decoder, keep: keep && !switching, upload } }
     }
 
     fn unanswered(self, error: Error) -> Unanswered {
         let sent = self.connection.wire.sent();
-        Unanswered { error, sent, begun: self.upload.begun, request: Request::from_parts(self.parts, self.upload.body) }
+        Unanswered { error, sent, begun: self.upload.begun, request: Request { head: self.parts, body: self.upload.body } }
     }
 }
 
 /// How the server learns where the body ends; none for a request that has none and says nothing of one.
-fn request_framing(parts: &Parts, body: &RequestBody) -> Option<Framing> {
+fn request_framing(parts: &RequestHead, body: &RequestBody) -> Option<Framing> {
     match body.size_hint().exact() {
         Some(0) if body.is_end_stream() => {
-            let meant =
-                matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) || parts.headers.contains_key(CONTENT_LENGTH);
+            let meant = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH)
+                || parts.headers.contains(Known::ContentLength);
             meant.then_some(Framing::Length(0))
         }
         Some(length) => Some(Framing::Length(length)),
@@ -249,8 +248,8 @@ fn request_framing(parts: &Parts, body: &RequestBody) -> Option<Framing> {
 
 /// The trailers that were announced.
 #[must_use]
-pub fn announced_only(mut trailers: HeaderMap, announced: Option<&HeaderValue>) -> HeaderMap {
-    let names = announced.map(HeaderValue::as_bytes).unwrap_or_default();
+pub fn announced_only(mut trailers: HeaderMap, announced: Option<&[u8]>) -> HeaderMap {
+    let names = announced.unwrap_or_default();
     let is_announced =
         |name: &str| names.split(|byte| *byte == b',').any(|own| own.trim_ascii().eq_ignore_ascii_case(name.as_bytes()));
     let others: Vec<_> = trailers.keys().filter(|name| !is_announced(name.as_str())).cloned().collect();
@@ -279,7 +278,7 @@ struct Upload {
     /// Whether any of it was taken.
     begun: bool,
     over: bool,
-    trailers: Option<HeaderValue>,
+    trailers: Option<Box<[u8]>>,
 }
 
 impl Upload {
@@ -320,7 +319,7 @@ impl Upload {
             Ok(data) => wire.push(data, b""),
             Err(frame) => {
                 let trailers = frame.into_trailers().ok();
-                let trailers = trailers.map(|trailers| announced_only(trailers, self.trailers.as_ref()));
+                let trailers = trailers.map(|trailers| announced_only(trailers, self.trailers.as_deref()));
                 self.end(wire, trailers.as_ref());
             }
         }

@@ -4,44 +4,32 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, HOST, TRAILER, TRANSFER_ENCODING};
-use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, StatusCode, Uri, Version};
 
 use super::body::Framing;
 use super::wire::Wire;
+use crate::fields::{Fields, Known, KnownSet, Place};
 use crate::http::guard::Refusal;
-use crate::http::guard::raw::{Head, Span};
+use crate::http::guard::raw::Head;
+use crate::http::message::{RequestHead, ResponseHead};
 
-/// A head that the guard has read, as the pipeline works with it. Values share the bytes of `text`.
+/// A head that the guard has read, as the pipeline works with it.
 ///
 /// # Errors
 /// What the guard let pass and the `http` crate does not take.
-pub fn request(text: &Bytes, head: &Head, fields: &[(Span, Span)]) -> Result<Parts, Refusal> {
-    let mut headers = HeaderMap::with_capacity(fields.len() + ADDED);
-    for (name, value) in fields {
-        let name = HeaderName::from_bytes(name.of(text)).map_err(|_| Refusal::BadField)?;
-        headers.append(name, shared_value(text, *value).ok_or(Refusal::BadField)?);
-    }
-    let mut request = Request::new(());
-    *request.method_mut() = Method::from_bytes(head.method.of(text)).map_err(|_| Refusal::BadMethod)?;
-    let target = text.slice(head.target.start..head.target.end);
-    *request.uri_mut() = Uri::from_maybe_shared(target).map_err(|_| Refusal::BadTarget)?;
-    *request.version_mut() = head.version;
-    *request.headers_mut() = headers;
-    Ok(request.into_parts().0)
+pub fn request(text: &[u8], head: &Head, fields: &[Place]) -> Result<RequestHead, Refusal> {
+    let target = Bytes::copy_from_slice(head.target.of(text));
+    Ok(RequestHead {
+        method: Method::from_bytes(head.method.of(text)).map_err(|_| Refusal::BadMethod)?,
+        uri: Uri::from_maybe_shared(target).map_err(|_| Refusal::BadTarget)?,
+        version: head.version,
+        headers: Fields::read(text.get(..head.length).unwrap_or(text), fields.iter().copied(), ADDED, ADDED_BYTES),
+    })
 }
 
-/// Fields that the gateway adds to a request.
+/// Fields that the gateway adds to a request, and room for them.
 const ADDED: usize = 8;
-
-/// A value that shares the bytes it was read from.
-pub(super) fn shared_value(text: &Bytes, place: Span) -> Option<HeaderValue> {
-    if place.start > place.end || place.end > text.len() {
-        return None;
-    }
-    HeaderValue::from_maybe_shared(text.slice(place.start..place.end)).ok()
-}
+const ADDED_BYTES: usize = 384;
 
 /// What a head that was written says of its body and its connection.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -49,41 +37,36 @@ pub struct Said {
     /// The body waits until it is asked for.
     pub expects: bool,
     /// The names of the trailers that may follow the body.
-    pub trailers: Option<HeaderValue>,
+    pub trailers: Option<Box<[u8]>>,
     /// Another message may follow.
     pub keep: bool,
 }
 
 /// Writes the head of a request. What the fields say of framing is replaced by what is true of this connection; of Connection only an
 /// upgrade has come this far.
-pub fn write_request(out: &mut Vec<u8>, parts: &Parts, framing: Option<Framing>) -> Said {
-    let mut said = Said { keep: true, ..Said::default() };
+pub fn write_request(out: &mut Vec<u8>, parts: &RequestHead, framing: Option<Framing>) -> Said {
+    const REPLACED: KnownSet = KnownSet::of(&[Known::Host, Known::ContentLength, Known::TransferEncoding]);
+    let headers = &parts.headers;
+    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    out.reserve(headers.text_len() + target.len() + LINES);
     out.extend_from_slice(parts.method.as_str().as_bytes());
     out.push(b' ');
-    match parts.uri.path_and_query() {
-        Some(target) => out.extend_from_slice(target.as_str().as_bytes()),
-        None => out.push(b'/'),
-    }
+    out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     // Servers like to know first whom a request is for (RFC 9110, section 7.2).
-    if let Some(host) = parts.headers.get(HOST) {
-        write_field(out, "host", host.as_bytes());
+    if let Some(host) = headers.get(Known::Host) {
+        write_field(out, "host", host);
     }
-    for (name, value) in &parts.headers {
-        match *name {
-            HOST | CONTENT_LENGTH | TRANSFER_ENCODING => continue,
-            EXPECT => said.expects = true,
-            TRAILER => said.trailers = Some(value.clone()),
-            _ => {}
-        }
-        write_field(out, name.as_str(), value.as_bytes());
-    }
+    headers.write(out, REPLACED);
     if let Some(framing) = framing {
         write_framing(out, framing);
     }
     out.extend_from_slice(b"\r\n");
-    said
+    Said { expects: headers.contains(Known::Expect), trailers: headers.get(Known::Trailer).map(Box::from), keep: true }
 }
+
+/// Room for a first line without its target, for what is said of the body and the connection, and for the line at the end.
+const LINES: usize = 160;
 
 /// What a response's head has to say of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,44 +80,41 @@ pub struct Delivery {
 }
 
 /// Writes the head of a response. The connection stays open when `delivery` allows it and the fields do not say otherwise.
-pub fn write_response(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap, delivery: Delivery) -> Said {
+pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, delivery: Delivery) -> Said {
+    const REPLACED: KnownSet = KnownSet::of(&[Known::ContentLength, Known::TransferEncoding, Known::Connection]);
+    const DECLARED: KnownSet = KnownSet::of(&[Known::TransferEncoding, Known::Connection]);
+    const SWITCHING: KnownSet = KnownSet::of(&[Known::ContentLength, Known::TransferEncoding]);
     let Delivery { version, framing, keep } = delivery;
-    let mut said = Said { keep, ..Said::default() };
-    let switching = status == StatusCode::SWITCHING_PROTOCOLS;
+    let ResponseHead { status, headers } = head;
+    let switching = *status == StatusCode::SWITCHING_PROTOCOLS;
+    let closes = |value: &[u8]| value.eq_ignore_ascii_case(b"close");
+    let keep = keep && (switching || !headers.get_all(Known::Connection).any(closes));
+    out.reserve(headers.text_len() + LINES);
     out.extend_from_slice(if version == Version::HTTP_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-    let declared = framing.is_none() && status != StatusCode::NO_CONTENT && !switching;
-    let mut dated = false;
-    for (name, value) in headers {
-        match *name {
-            CONTENT_LENGTH if !declared => continue,
-            TRANSFER_ENCODING => continue,
-            CONNECTION if !switching => {
-                said.keep &= !value.as_bytes().eq_ignore_ascii_case(b"close");
-                continue;
-            }
-            DATE => dated = true,
-            TRAILER => said.trailers = Some(value.clone()),
-            _ => {}
-        }
-        write_field(out, name.as_str(), value.as_bytes());
-    }
-    if !dated && !switching {
+    let without = match framing {
+        _ if switching => SWITCHING,
+        // What the fields say is what there would be.
+        None if *status != StatusCode::NO_CONTENT => DECLARED,
+        _ => REPLACED,
+    };
+    headers.write(out, without);
+    if !headers.contains(Known::Date) && !switching {
         with_date(|date| write_field(out, "date", date));
     }
     if let Some(framing) = framing {
         write_framing(out, framing);
     }
-    match (switching, said.keep, version) {
+    match (switching, keep, version) {
         (true, ..) | (false, true, Version::HTTP_11) => {}
         (false, true, _) => out.extend_from_slice(b"connection: keep-alive\r\n"),
         (false, false, _) => out.extend_from_slice(b"connection: close\r\n"),
     }
     out.extend_from_slice(b"\r\n");
-    said
+    Said { expects: false, trailers: headers.get(Known::Trailer).map(Box::from), keep }
 }
 
 /// Writes trailers and the end of a chunked body.
@@ -199,12 +179,12 @@ mod tests {
     use crate::http::guard::Limits;
     use crate::http::guard::raw::{Reading, read_fields};
 
-    fn parse(text: &'static str) -> Parts {
-        let (bytes, mut fields) = (Bytes::from_static(text.as_bytes()), Vec::new());
+    fn parse(text: &str) -> RequestHead {
+        let (bytes, mut fields) = (text.as_bytes(), Vec::new());
         let limits = Limits { head_bytes: 8192, target_bytes: 1024, fields: 100 };
-        let Reading::Whole(head) = read_fields(&bytes, limits, &mut fields) else { panic!("{text}") };
+        let Reading::Whole(head) = read_fields(bytes, limits, &mut fields) else { panic!("{text}") };
         assert_eq!(head.length, text.len());
-        request(&bytes, &head, &fields).unwrap()
+        request(bytes, &head, &fields).unwrap()
     }
 
     #[test]
@@ -219,13 +199,10 @@ mod tests {
 
     #[track_caller]
     fn response(status: u16, fields: &[(&'static str, &'static str)], delivery: Delivery, want: &str) {
-        let mut headers = HeaderMap::new();
-        headers.insert(DATE, HeaderValue::from_static("now"));
-        for (name, value) in fields {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
+        let headers = [("date", "now")].iter().chain(fields).copied().collect();
         let mut out = Vec::new();
-        write_response(&mut out, StatusCode::from_u16(status).unwrap(), &headers, delivery);
+        let head = ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers };
+        write_response(&mut out, &head, delivery);
         assert_eq!(String::from_utf8(out).unwrap(), want.replace('\n', "\r\n"));
     }
 

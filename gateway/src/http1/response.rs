@@ -2,13 +2,12 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::BytesMut;
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use bytes::{Buf as _, BytesMut};
+use http::{Method, StatusCode};
 
 use super::body::Framing;
-use super::head::shared_value;
-use crate::http::guard::raw::Span;
+use crate::fields::{Fields, Known, Place, Span};
+use crate::http::message::ResponseHead;
 
 /// Longest head of a response, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
@@ -18,10 +17,8 @@ const MAX_FIELDS: usize = 128;
 /// A response head that was read.
 #[derive(Debug)]
 pub struct Head {
-    /// The status.
-    pub status: StatusCode,
-    /// All fields.
-    pub headers: HeaderMap,
+    /// Status and fields.
+    pub head: ResponseHead,
     /// Where the body ends.
     pub framing: Framing,
     /// Whether the connection can carry another exchange.
@@ -47,24 +44,22 @@ pub fn take(input: &mut BytesMut, method: &Method) -> Result<Option<Head>, BadRe
     };
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(BadResponse)?;
     let old = response.version == Some(0);
-    let mut headers = HeaderMap::with_capacity(response.headers.len() + ADDED);
-    let mut values = Vec::with_capacity(response.headers.len());
-    for field in response.headers.iter() {
-        values.push((HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| BadResponse)?, place(input, field.value)));
-    }
-    let text = input.split_to(length).freeze();
-    let mut connection = false;
-    for (name, value) in values {
-        connection |= name == CONNECTION;
-        headers.append(name, shared_value(&text, value).ok_or(BadResponse)?);
-    }
-    let persistent = if connection { is_persistent(&headers, old) } else { !old };
+    let places = response.headers.iter().map(|field| Place {
+        known: Known::of(field.name.as_bytes()),
+        name: place(input, field.name.as_bytes()),
+        value: place(input, field.value),
+    });
+    let mut headers = Fields::read(input.get(..length).unwrap_or_default(), places, ADDED, ADDED_BYTES);
+    input.advance(length);
+    let persistent = is_persistent(&headers, old);
     let (framing, unambiguous) = framing(&mut headers, status, method, old)?;
-    Ok(Some(Head { status, headers, framing, keep: persistent && unambiguous && framing != Framing::ToEnd }))
+    let keep = persistent && unambiguous && framing != Framing::ToEnd;
+    Ok(Some(Head { head: ResponseHead { status, headers }, framing, keep }))
 }
 
-/// Fields that the gateway adds to a response.
+/// Fields that the gateway adds to a response, and room for them.
 const ADDED: usize = 4;
+const ADDED_BYTES: usize = 128;
 
 /// Where a part of `whole` is in it.
 fn place(whole: &[u8], part: &[u8]) -> Span {
@@ -72,10 +67,10 @@ fn place(whole: &[u8], part: &[u8]) -> Span {
     Span { start, end: start + part.len() }
 }
 
-fn is_persistent(headers: &HeaderMap, old: bool) -> bool {
+fn is_persistent(headers: &Fields, old: bool) -> bool {
     let mut keep = !old;
-    for value in headers.get_all(CONNECTION) {
-        for token in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+    for value in headers.get_all(Known::Connection) {
+        for token in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             if token.eq_ignore_ascii_case(b"close") {
                 return false;
             }
@@ -86,10 +81,10 @@ fn is_persistent(headers: &HeaderMap, old: bool) -> bool {
 }
 
 /// Where the body ends (RFC 9112, section 6.3), and whether there was only one way to tell.
-fn framing(headers: &mut HeaderMap, status: StatusCode, method: &Method, old: bool) -> Result<(Framing, bool), BadResponse> {
+fn framing(headers: &mut Fields, status: StatusCode, method: &Method, old: bool) -> Result<(Framing, bool), BadResponse> {
     let length = content_length(headers)?;
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let coding = codings.next().map(|value| value.as_bytes().trim_ascii());
+    let mut codings = headers.get_all(Known::TransferEncoding);
+    let coding = codings.next().map(<[u8]>::trim_ascii);
     let chunked = match coding {
         None => false,
         Some(coding) if coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none() && !old => true,
@@ -99,8 +94,9 @@ fn framing(headers: &mut HeaderMap, status: StatusCode, method: &Method, old: bo
         || status.is_informational()
         || status == StatusCode::NO_CONTENT
         || status == StatusCode::NOT_MODIFIED;
+    drop(codings);
     if chunked && length.is_some() {
-        headers.remove(CONTENT_LENGTH);
+        headers.remove(Known::ContentLength);
     }
     let unambiguous = !(chunked && length.is_some());
     let framing = match length {
@@ -113,14 +109,13 @@ fn framing(headers: &mut HeaderMap, status: StatusCode, method: &Method, old: bo
 }
 
 /// The length that all Content-Length fields agree on. Several are made one.
-fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, BadResponse> {
-    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+fn content_length(headers: &mut Fields) -> Result<Option<u64>, BadResponse> {
+    let mut values = headers.get_all(Known::ContentLength);
     let Some(first) = values.next() else { return Ok(None) };
-    let digits = first.as_bytes();
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+    if first.is_empty() || !first.iter().all(u8::is_ascii_digit) {
         return Err(BadResponse);
     }
-    let length = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(BadResponse)?;
+    let length = std::str::from_utf8(first).ok().and_then(|digits| digits.parse().ok()).ok_or(BadResponse)?;
     let mut more = false;
     for other in values {
         if other != first {
@@ -129,8 +124,8 @@ fn content_length(headers: &mut HeaderMap) -> Result<Option<u64>, BadResponse> {
         more = true;
     }
     if more {
-        let first = first.clone();
-        headers.insert(CONTENT_LENGTH, first);
+        let first = first.to_vec();
+        headers.insert(Known::ContentLength, &first);
     }
     Ok(Some(length))
 }

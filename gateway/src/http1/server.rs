@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use bytes::Buf as _;
+use http::{HeaderMap, Method, StatusCode, Version};
 use http_body::Body;
 use tokio::time::Instant;
 
@@ -20,9 +20,11 @@ use super::downstream::{Downstream, RequestBytes};
 use super::head::{self, Delivery};
 use super::turn;
 use super::wire::Io;
+use crate::fields::Place;
 use crate::http::body::{ClientBody, ResponseBody};
-use crate::http::guard::raw::{self, Reading, Span};
+use crate::http::guard::raw::{self, Reading};
 use crate::http::guard::{Limits, Refusal};
+use crate::http::message::{Request, RequestHead, Response};
 use crate::http::upgrade;
 use crate::listen::conn::{Conn, age, connection_record};
 use crate::listen::io::Waits;
@@ -96,7 +98,7 @@ enum Next {
 
 /// A request, and what of it decides how its answer is delivered.
 struct Asked {
-    parts: Parts,
+    parts: RequestHead,
     keep: bool,
 }
 
@@ -136,7 +138,7 @@ struct Session {
     /// When the process ends: the connection is closed from then on, when nothing happens on it.
     close_idle_at: Option<Instant>,
     /// Where the fields of the head last read are.
-    fields: Vec<(Span, Span)>,
+    fields: Vec<Place>,
     /// Whether the client may still be sending when the connection ends.
     lingers: bool,
 }
@@ -223,7 +225,7 @@ impl Session {
         self.served.0 += 1;
         keep &= self.served.0 < self.served.1 && !self.is_old;
         let manner = Manner { version: parts.version, head_only: parts.method == Method::HEAD, keep };
-        let request = Request::from_parts(parts, ClientBody::Http1(RequestBytes::of(&self.downstream)));
+        let request = Request { head: parts, body: ClientBody::Http1(RequestBytes::of(&self.downstream)) };
         let answer = {
             let downstream = &self.downstream;
             // On the heap, so that a connection that waits for its next request does not hold room for one.
@@ -237,7 +239,7 @@ impl Session {
             .await
         };
         let Some(response) = answer else { return false };
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if response.head.status == StatusCode::SWITCHING_PROTOCOLS {
             self.tunnel(response, manner).await;
             return false;
         }
@@ -253,8 +255,8 @@ impl Session {
 
     /// Writes an answer. Answers whether another request may follow.
     async fn deliver(&mut self, response: Response<ResponseBody>, manner: Manner) -> bool {
-        let (parts, mut body) = response.into_parts();
-        let (framing, bodiless) = response_framing(&parts.status, &body, manner);
+        let Response { head, mut body } = response;
+        let (framing, bodiless) = response_framing(head.status, &body, manner);
         let mut keep = manner.keep && framing != Some(Framing::ToEnd) && !self.worker.is_draining();
         let said = {
             let mut downstream = self.downstream.borrow_mut();
@@ -267,7 +269,7 @@ impl Session {
             }
             downstream.expects = false;
             let delivery = Delivery { version: manner.version, framing, keep };
-            head::write_response(downstream.wire.output(), parts.status, &parts.headers, delivery)
+            head::write_response(downstream.wire.output(), &head, delivery)
         };
         keep = said.keep;
         let mut writer = Writer {
@@ -331,12 +333,12 @@ impl Session {
     }
 
     async fn tunnel(&mut self, response: Response<ResponseBody>, manner: Manner) {
-        let (parts, body) = response.into_parts();
+        let Response { head, body } = response;
         let Some(tunnel) = body.into_tunnel() else { return };
         {
             let mut downstream = self.downstream.borrow_mut();
             let delivery = Delivery { version: manner.version, framing: None, keep: true };
-            head::write_response(downstream.wire.output(), parts.status, &parts.headers, delivery);
+            head::write_response(downstream.wire.output(), &head, delivery);
         }
         upgrade::run(&self.downstream, *tunnel).await;
     }
@@ -381,10 +383,10 @@ impl Next {
 }
 
 /// Takes a whole head off the front of the input.
-fn take(downstream: &mut Downstream, head: &raw::Head, fields: &[(Span, Span)]) -> Next {
-    let text = downstream.wire.input.split_to(head.length).freeze();
-    match head::request(&text, head, fields) {
+fn take(downstream: &mut Downstream, head: &raw::Head, fields: &[Place]) -> Next {
+    match head::request(&downstream.wire.input, head, fields) {
         Ok(parts) => {
+            downstream.wire.input.advance(head.length);
             let framing = match head.body {
                 raw::Framing::Length(length) => Framing::Length(length),
                 raw::Framing::Chunked => Framing::Chunked,
@@ -392,14 +394,14 @@ fn take(downstream: &mut Downstream, head: &raw::Head, fields: &[(Span, Span)]) 
             downstream.begin(framing, head.expects);
             Next::Request(Box::new(Asked { parts, keep: head.persistent }))
         }
-        Err(refusal) => Next::refused(refusal, &text),
+        Err(refusal) => Next::refused(refusal, &downstream.wire.input),
     }
 }
 
 /// How the end of the answer's body is told, and whether none of it is sent.
-fn response_framing(status: &StatusCode, body: &ResponseBody, manner: Manner) -> (Option<Framing>, bool) {
+fn response_framing(status: StatusCode, body: &ResponseBody, manner: Manner) -> (Option<Framing>, bool) {
     let exact = body.size_hint().exact();
-    if *status == StatusCode::NO_CONTENT || *status == StatusCode::NOT_MODIFIED {
+    if status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
         return (None, true);
     }
     if manner.head_only {
@@ -421,7 +423,7 @@ struct Writer<'a> {
     wait: Duration,
     /// None when the body is not sent.
     framing: Option<Framing>,
-    announced: Option<http::HeaderValue>,
+    announced: Option<Box<[u8]>>,
     over: bool,
     /// Since when the client takes nothing.
     stuck: Option<(Instant, u64)>,
@@ -478,7 +480,7 @@ impl Writer<'_> {
             }
             Err(frame) => {
                 let trailers = frame.into_trailers().ok();
-                let trailers = trailers.map(|trailers| announced_only(trailers, self.announced.as_ref()));
+                let trailers = trailers.map(|trailers| announced_only(trailers, self.announced.as_deref()));
                 self.end(trailers.as_ref());
             }
         }

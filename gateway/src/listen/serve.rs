@@ -92,11 +92,11 @@ fn service(
         let busy = Busy::new(&conn.activity);
         let (worker, conn) = (Rc::clone(&worker), Rc::clone(&conn));
         async move {
-            let response = pipeline::handle(worker, Rc::clone(&conn), request.map(ClientBody::Http2)).await?;
+            let response = pipeline::handle(worker, Rc::clone(&conn), request.map(ClientBody::Http2).into()).await?;
             if exchange >= most {
                 conn.retire();
             }
-            Ok(response.map(|body| body.holding(busy)))
+            Ok(response.map(|body| body.holding(busy)).into())
         }
     })
 }

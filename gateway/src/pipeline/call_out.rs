@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::header::HOST;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
@@ -17,8 +16,10 @@ use weir_plugins::capability::http_out::{self, Answer, Call, CallOutError, Made,
 use weir_plugins::{Host, TraceContext};
 
 use crate::failure::Failure;
+use crate::fields::{Fields, Known};
 use crate::http::body::{RequestBody, UpstreamBody};
 use crate::http::hop;
+use crate::http::message::{Request, RequestHead, Response};
 use crate::observe::record::{Attempt, TraceIds};
 use crate::observe::trace;
 use crate::runtime::worker::{Shared, Worker};
@@ -111,13 +112,13 @@ fn request(call: Call, group: &Group) -> Result<Request<RequestBody>, CallOutErr
     let target: PathAndQuery = call.target.parse().map_err(|_| CallOutError::Invalid)?;
     let mut uri = http::uri::Parts::default();
     uri.path_and_query = Some(target);
-    let mut request = Request::new(RequestBody::whole(call.body));
-    *request.method_mut() = call.method;
-    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| CallOutError::Invalid)?;
-    *request.headers_mut() = call.headers;
+    let uri = Uri::from_parts(uri).map_err(|_| CallOutError::Invalid)?;
     let host = group.servers.first().map(|server| host(server)).ok_or(CallOutError::NoServer)?;
-    request.headers_mut().insert(HOST, HeaderValue::from_str(&host).map_err(|_| CallOutError::Invalid)?);
-    Ok(request)
+    let host = HeaderValue::from_str(&host).map_err(|_| CallOutError::Invalid)?;
+    let mut headers = Fields::from(&call.headers);
+    headers.insert(Known::Host, host.as_bytes());
+    let head = RequestHead { method: call.method, uri, version: Version::HTTP_11, headers };
+    Ok(Request { head, body: RequestBody::whole(call.body) })
 }
 
 fn host(server: &Server) -> String {
@@ -140,7 +141,7 @@ async fn exchange(
 ) -> Result<Answer, CallOutError> {
     let answered = failover::send(pool, group, request, ids, attempts).await.map_err(|failure| error(&failure))?;
     let Answered { response, server, idle } = answered;
-    let (mut head, mut body) = response.into_parts();
+    let Response { mut head, mut body } = response;
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(CallOutError::Broken);
     }
@@ -152,7 +153,7 @@ async fn exchange(
     if let Some(connection) = body.take_reusable() {
         pool.keep(server, connection, idle, Instant::now());
     }
-    Ok(Answer { status: head.status, headers: head.headers, body: read? })
+    Ok(Answer { status: head.status, headers: HeaderMap::from(&head.headers), body: read? })
 }
 
 /// All of a body, when it is not too large. One that declares to be is not read at all.

@@ -10,18 +10,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::header::{CONTENT_LENGTH, HOST};
-use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderValue, Uri, Version};
 use thiserror::Error;
 use weir_plugins::Phase;
 
 use crate::config::Limits;
 use crate::conn::ClientIp;
 use crate::failure::Failure;
+use crate::fields::Known;
 use crate::finish::{Finish, InFlight};
 use crate::http::body::{ClientBody, RequestBody, ResponseBody};
+use crate::http::message::{Request, RequestHead, Response};
 use crate::http::pace::{BodyFault, BodyLimits};
 use crate::http::upgrade::Tunnel;
 use crate::http::{forwarded, guard, hop, respond};
@@ -53,7 +53,7 @@ enum Answer {
 /// [`Closed`] when the connection shall end without an answer.
 pub async fn handle(worker: Rc<Worker>, conn: Rc<Conn>, request: Request<ClientBody>) -> Result<Response<ResponseBody>, Closed> {
     let snapshot = worker.snapshot();
-    let (mut parts, body) = request.into_parts();
+    let Request { head: mut parts, body } = request;
     let record = begin(&worker, &conn, &snapshot, &parts);
     let mut flight = InFlight(Some(Finish::new(record, Rc::clone(&worker))));
     let is_http1 = parts.version < Version::HTTP_2;
@@ -85,8 +85,8 @@ pub async fn handle(worker: Rc<Worker>, conn: Rc<Conn>, request: Request<ClientB
             respond::failure(&failure, &parts.headers, finish)
         }
     };
-    if closing && is_http1 && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
-        respond::close_after(response.headers_mut());
+    if closing && is_http1 && response.head.status != http::StatusCode::SWITCHING_PROTOCOLS {
+        respond::close_after(&mut response.head.headers);
     }
     Ok(response)
 }
@@ -100,7 +100,7 @@ pub fn refuse(worker: &Rc<Worker>, conn: &Rc<Conn>, refused: &Refused) -> Respon
     let failure = Failure::Head(refused.refusal);
     note(&mut record, &failure);
     let mut response = respond::failure(&failure, &parts.headers, Finish::new(record, Rc::clone(worker)));
-    respond::close_after(response.headers_mut());
+    respond::close_after(&mut response.head.headers);
     response
 }
 
@@ -121,7 +121,7 @@ async fn exchange(
     conn: &Rc<Conn>,
     snapshot: &Arc<Snapshot>,
     flight: &mut InFlight,
-    parts: &mut Parts,
+    parts: &mut RequestHead,
     body: ClientBody,
 ) -> Result<Answer, Failure> {
     let Some(finish) = flight.0.as_deref_mut() else { return Err(Failure::ClientBody(BodyFault::Failed)) };
@@ -164,7 +164,7 @@ async fn exchange(
 }
 
 /// The record as far as the head tells.
-fn begin(worker: &Worker, conn: &Conn, snapshot: &Snapshot, parts: &Parts) -> Box<AccessRecord> {
+fn begin(worker: &Worker, conn: &Conn, snapshot: &Snapshot, parts: &RequestHead) -> Box<AccessRecord> {
     let trusted = conn.is_trusted(&snapshot.config.trusted_proxies);
     let client = if trusted {
         ClientIp(forwarded::client_ip(conn.info.client.0, &parts.headers, &snapshot.config.trusted_proxies))
@@ -172,7 +172,7 @@ fn begin(worker: &Worker, conn: &Conn, snapshot: &Snapshot, parts: &Parts) -> Bo
         conn.info.client
     };
     let country = if client == conn.info.client { conn.info.country.clone() } else { worker.country(client) };
-    let parent = if trusted { parts.headers.get("traceparent").and_then(|value| trace::parse(value.as_bytes())) } else { None };
+    let parent = if trusted { parts.headers.get(Known::Traceparent).and_then(trace::parse) } else { None };
     Box::new(AccessRecord {
         event: "request",
         time: SystemTime::now(),
@@ -226,7 +226,7 @@ fn route(snapshot: &Snapshot, conn: &Conn, host: &str) -> Result<Arc<Site>, Fail
     Ok(Arc::clone(site))
 }
 
-fn forward_headers(conn: &Conn, snapshot: &Snapshot, parts: &mut Parts, host: &str, upgrade: bool, finish: &Finish) {
+fn forward_headers(conn: &Conn, snapshot: &Snapshot, parts: &mut RequestHead, host: &str, upgrade: bool, finish: &Finish) {
     let trusted = conn.is_trusted(&snapshot.config.trusted_proxies);
     hop::strip(&mut parts.headers, upgrade);
     if parts.version == Version::HTTP_2 {
@@ -235,30 +235,28 @@ fn forward_headers(conn: &Conn, snapshot: &Snapshot, parts: &mut Parts, host: &s
     let (peer, peer_text) = (conn.info.client.0, &conn.info.client_text);
     let hop = forwarded::Hop { peer, peer_text, trusted, tls: conn.info.tls.is_some(), host };
     forwarded::rewrite(&mut parts.headers, &hop);
-    parts.headers.insert(respond::X_REQUEST_ID, finish.id_text.clone());
+    parts.headers.insert(Known::XRequestId, &finish.id_text);
 }
 
 /// The request as the upstream gets it: same target, Host as the policies left it.
-fn upstream_request(parts: &mut Parts, body: RequestBody, host: &str) -> Result<Request<RequestBody>, Failure> {
+fn upstream_request(parts: &mut RequestHead, body: RequestBody, host: &str) -> Result<Request<RequestBody>, Failure> {
     let bad = || Failure::Head(guard::Refusal::BadTarget);
     let mut headers = std::mem::take(&mut parts.headers);
     if host.is_empty() {
-        headers.remove(HOST);
-    } else if headers.get(HOST).is_none_or(|value| value.as_bytes() != host.as_bytes()) {
-        headers.insert(HOST, HeaderValue::from_str(host).map_err(|_| bad())?);
+        headers.remove(Known::Host);
+    } else if headers.get(Known::Host) != Some(host.as_bytes()) {
+        let host = HeaderValue::from_str(host).map_err(|_| bad())?;
+        headers.insert(Known::Host, host.as_bytes());
     }
-    let mut request = Request::new(body);
-    *request.method_mut() = parts.method.clone();
     // Most targets are a path already.
-    if parts.uri.authority().is_none() {
-        *request.uri_mut() = std::mem::take(&mut parts.uri);
+    let uri = if parts.uri.authority().is_none() {
+        std::mem::take(&mut parts.uri)
     } else {
         let mut uri = http::uri::Parts::default();
         uri.path_and_query = Some(parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
-        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| bad())?;
-    }
-    *request.headers_mut() = headers;
-    Ok(request)
+        Uri::from_parts(uri).map_err(|_| bad())?
+    };
+    Ok(Request { head: RequestHead { method: parts.method.clone(), uri, version: Version::HTTP_11, headers }, body })
 }
 
 async fn relay(
@@ -270,7 +268,7 @@ async fn relay(
 ) -> Result<Answer, Failure> {
     let Some(finish) = flight.0.as_deref_mut() else { return Err(Failure::ClientBody(BodyFault::Failed)) };
     let Answered { response, server, idle: kept_for } = answered;
-    let (mut head, incoming) = response.into_parts();
+    let Response { mut head, body: incoming } = response;
     let switching = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
     if switching && !upgrading {
         return Err(Failure::Attempt(crate::upstream::AttemptError::BadResponse));
@@ -280,12 +278,12 @@ async fn relay(
     if let Some(reply) = policies::response(site, finish, &mut head).await? {
         return Ok(Answer::Reply(reply));
     }
-    head.headers.insert(respond::X_REQUEST_ID, finish.id_text.clone());
+    head.headers.insert(Known::XRequestId, &finish.id_text);
     finish.record.status = head.status.as_u16();
     let transforms =
         site.chain.wants(Phase::ResponseBody) && finish.exchange.is_some() && transform::is_for(&finish.record.method, &head);
     if transforms && site.chain.edits_bodies() {
-        head.headers.remove(CONTENT_LENGTH);
+        head.headers.remove(Known::ContentLength);
     }
     let Some(mut finish) = flight.0.take() else { return Err(Failure::ClientBody(BodyFault::Failed)) };
     let idle = site.group.as_ref().map_or(snapshot.config.limits.body_idle, |group| group.timeouts.first_byte);
@@ -298,10 +296,7 @@ async fn relay(
     } else {
         ResponseBody::upstream(incoming, idle, finish)
     };
-    let mut response = Response::new(body);
-    *response.status_mut() = head.status;
-    *response.headers_mut() = head.headers;
-    Ok(Answer::Relayed(response))
+    Ok(Answer::Relayed(Response { head, body }))
 }
 
 const fn protocol(version: Version) -> &'static str {
@@ -313,9 +308,9 @@ const fn protocol(version: Version) -> &'static str {
 }
 
 /// The host for the record, before anything is known to be valid.
-fn host_text(parts: &Parts) -> String {
+fn host_text(parts: &RequestHead) -> String {
     let named = parts.uri.authority().map(|authority| authority.as_str());
-    let host = named.or_else(|| parts.headers.get(HOST).and_then(|value| value.to_str().ok())).unwrap_or_default();
+    let host = named.or_else(|| parts.headers.text(Known::Host)).unwrap_or_default();
     // Both are ASCII; if they ever are not, a cut in the middle of a letter is no host at all.
     host.get(..host.len().min(MAX_HOST)).unwrap_or_default().to_owned()
 }

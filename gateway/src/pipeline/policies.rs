@@ -3,7 +3,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{StatusCode, Uri};
 use http_body::Body as _;
@@ -12,6 +11,7 @@ use weir_plugins::{ConnectionFacts, Exchange, Phase, Reply, ResponseHead, TraceC
 use crate::failure::Failure;
 use crate::finish::Finish;
 use crate::http::body::RequestBody;
+use crate::http::message::{self, RequestHead};
 use crate::http::pace::BodyFault;
 use crate::listen::conn::Conn;
 use crate::observe::record::TraceIds;
@@ -26,7 +26,7 @@ pub(super) async fn request(
     snapshot: &Arc<Snapshot>,
     site: &Arc<Site>,
     finish: &mut Finish,
-    parts: &mut Parts,
+    parts: &mut RequestHead,
     host: &mut String,
     body: &mut RequestBody,
 ) -> Result<Option<Reply>, Failure> {
@@ -86,7 +86,7 @@ async fn ask(
 }
 
 /// Writes the policies' edits back to the request. A later phase that wants to read the request keeps a copy of its headers.
-fn take_over(site: &Site, finish: &mut Finish, parts: &mut Parts, host: &mut String) -> Result<(), Failure> {
+fn take_over(site: &Site, finish: &mut Finish, parts: &mut RequestHead, host: &mut String) -> Result<(), Failure> {
     let Some(exchange) = finish.exchange.as_deref_mut() else { return Ok(()) };
     let later = [Phase::Response, Phase::ResponseBody, Phase::Complete];
     parts.headers = if later.iter().any(|phase| site.chain.wants(*phase)) {
@@ -113,7 +113,7 @@ fn take_over(site: &Site, finish: &mut Finish, parts: &mut Parts, host: &mut Str
 pub(super) async fn response(
     site: &Arc<Site>,
     finish: &mut Finish,
-    head: &mut http::response::Parts,
+    head: &mut message::ResponseHead,
 ) -> Result<Option<Reply>, Failure> {
     let Some(exchange) = finish.exchange.as_deref_mut() else { return Ok(None) };
     if !site.chain.wants(Phase::Response) {

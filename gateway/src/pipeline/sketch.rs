@@ -1,31 +1,31 @@
 //! What the record tells of a head that no parser has read: as much as can be told from its first bytes, and nothing invented.
 
-use http::header::{ACCEPT, HOST};
-use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderValue, Method, Uri, Version};
+
+use crate::fields::{Fields, Known};
+use crate::http::message::RequestHead;
 
 /// Stands for a method that is none.
 const OTHER: &str = "_OTHER";
 
 /// Method, target, Host and Accept, where the bytes have them. Bytes that no target may have are shown percent-encoded.
-pub(super) fn parts(bytes: &[u8]) -> Parts {
+pub(super) fn parts(bytes: &[u8]) -> RequestHead {
     let mut lines = bytes.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| !line.is_empty());
     let mut words = lines.next().unwrap_or_default().split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
     let method = words.next().filter(|method| method.len() <= 32).and_then(|method| Method::from_bytes(method).ok());
-    let mut request = Request::new(());
-    *request.method_mut() = method.or_else(|| Method::from_bytes(OTHER.as_bytes()).ok()).unwrap_or_default();
-    *request.uri_mut() = target(words.next().unwrap_or_default());
+    let method = method.or_else(|| Method::from_bytes(OTHER.as_bytes()).ok()).unwrap_or_default();
+    let uri = target(words.next().unwrap_or_default());
+    let mut headers = Fields::new();
     for line in lines {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
         let (name, value) = line.split_at(colon);
-        let Ok(name) = HeaderName::from_bytes(name.trim_ascii()) else { continue };
-        if (name == HOST || name == ACCEPT)
-            && let Ok(value) = HeaderValue::from_bytes(value.get(1..).unwrap_or_default().trim_ascii())
-        {
-            request.headers_mut().entry(name).or_insert(value);
+        let Some(known @ (Known::Host | Known::Accept)) = Known::of(name.trim_ascii()) else { continue };
+        let value = HeaderValue::from_bytes(value.get(1..).unwrap_or_default().trim_ascii());
+        if let (Ok(value), false) = (value, headers.contains(known)) {
+            headers.append(known, value.as_bytes());
         }
     }
-    request.into_parts().0
+    RequestHead { method, uri, version: Version::HTTP_11, headers }
 }
 
 fn target(bytes: &[u8]) -> Uri {
@@ -51,7 +51,7 @@ mod tests {
     #[track_caller]
     fn check(bytes: &[u8], method: &str, path: &str, host: Option<&str>) {
         let parts = parts(bytes);
-        let seen = parts.headers.get(HOST).map(|value| value.to_str().unwrap());
+        let seen = parts.headers.text(Known::Host);
         assert_eq!((parts.method.as_str(), parts.uri.path(), seen), (method, path, host), "{}", bytes.escape_ascii());
     }
 

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::CONTENT_ENCODING;
-use http::{HeaderValue, Method, StatusCode, response};
+use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use weir_plugins::Exchange;
 
 use crate::http::body::{BodyError, UpstreamBody};
+use crate::http::message::ResponseHead;
 use crate::runtime::snapshot::Site;
 
 /// Whether policies are given the body of this answer: it has one, and it is not compressed. What is compressed goes out as it came, for
 /// no policy can change it without spoiling it; one that has to see text removes Accept-Encoding from the request.
 #[must_use]
-pub fn is_for(method: &Method, head: &response::Parts) -> bool {
+pub fn is_for(method: &Method, head: &ResponseHead) -> bool {
     let bodiless = matches!(head.status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let plain = |value: &HeaderValue| value.is_empty() || value.as_bytes().eq_ignore_ascii_case(b"identity");
-    *method != Method::HEAD && !bodiless && head.headers.get_all(CONTENT_ENCODING).iter().all(plain)
+    let plain = |value: &[u8]| value.is_empty() || value.eq_ignore_ascii_case(b"identity");
+    *method != Method::HEAD && !bodiless && head.headers.get_all("content-encoding").all(plain)
 }
 
 type Passed = (Option<Box<Exchange>>, Result<Bytes, Arc<str>>);

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use http::header::HOST;
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri};
+use http::{StatusCode, Uri};
 
 use super::connect::{ConnectError, Sender};
 use super::group::Group;
@@ -15,7 +14,9 @@ use super::health::Standing;
 use super::server::Server;
 use http_body::Body as _;
 
+use crate::fields::Known;
 use crate::http::body::{RequestBody, UpstreamBody};
+use crate::http::message::{Request, RequestHead, Response};
 use crate::http::pace::BodyFault;
 use crate::http::replay;
 use crate::http1::client::{self, Connection, Unanswered};
@@ -150,10 +151,10 @@ pub async fn attempt(
             {
                 return Err(Failed { error, fate: Fate::Unsent(Box::new(request)) });
             }
-            let progress = request.body().progress();
+            let progress = request.body.progress();
             let sent = answered(sender.try_send_request(for_http2(request)), server, limits, progress).await?;
             let response = sent.map_err(Failed::of)?;
-            Ok(Answered { response: response.map(UpstreamBody::Http2), server: server.id, idle })
+            Ok(Answered { response: Response::from(response).map(UpstreamBody::Http2), server: server.id, idle })
         }
     }
 }
@@ -165,8 +166,8 @@ async fn over_http1(
     server: &Server,
     limits: Limits<'_>,
 ) -> Result<Response<UpstreamBody>, Failed> {
-    let has_body = !request.body().is_end_stream();
-    let kept = if has_body { request.body_mut().keep() } else { None };
+    let has_body = !request.body.is_end_stream();
+    let kept = if has_body { request.body.keep() } else { None };
     // A body that is too large to be kept stays whole until the connection has proven to take its head.
     let head_first = has_body && kept.is_none();
     let manner = client::Manner { limit: limits.first_byte, deadline: limits.deadline, look_every: LOOK_EVERY, head_first };
@@ -185,7 +186,7 @@ async fn over_http1(
     if !matches!(error, AttemptError::Reset | AttemptError::ServerDown) {
         return Err(Failed { error, fate: Fate::Final });
     }
-    let (parts, body) = request.into_parts();
+    let Request { head, body } = request;
     let body = match kept {
         None => (!begun).then_some(body),
         Some(kept) => {
@@ -193,7 +194,7 @@ async fn over_http1(
             kept.again()
         }
     };
-    let request = body.map(|body| Box::new(Request::from_parts(parts, body)));
+    let request = body.map(|body| Box::new(Request { head, body }));
     let fate = match request {
         Some(request) if sent == 0 => Fate::Unsent(request),
         request => Fate::Unanswered(request),
@@ -252,9 +253,7 @@ fn ready(waited: &Result<hyper::Result<()>, tokio::time::error::Elapsed>) -> Res
 /// A copy of a request that may have to be sent again.
 #[derive(Debug)]
 pub struct Copy {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
+    head: RequestHead,
     body: replay::Kept,
 }
 
@@ -262,9 +261,8 @@ impl Copy {
     /// A copy of the head; the body is kept as it is sent. `None` when it is too large to be kept.
     #[must_use]
     pub fn of(request: &mut Request<RequestBody>) -> Option<Self> {
-        let body = request.body_mut().keep()?;
-        let (method, uri, headers) = (request.method().clone(), request.uri().clone(), request.headers().clone());
-        Some(Self { method, uri, headers, body })
+        let body = request.body.keep()?;
+        Some(Self { head: request.head.clone(), body })
     }
 
     /// The request once more, when all of its body can be had. Over HTTP/2 the body is let go of by a task of its own, a moment later.
@@ -275,10 +273,8 @@ impl Copy {
             }
             tokio::task::yield_now().await;
         }
-        let Self { method, uri, headers, body } = self;
-        let mut request = Request::new(body.again()?);
-        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, uri, headers);
-        Some(request)
+        let Self { head, body } = self;
+        Some(Request { head, body: body.again()? })
     }
 }
 
@@ -288,30 +284,42 @@ const LETTING_GO: usize = 8;
 /// Whether repeating the request changes nothing: by its method, or because the client says so.
 #[must_use]
 pub fn is_repeatable(request: &Request<RequestBody>) -> bool {
-    const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-    request.method().is_safe() || request.headers().contains_key(IDEMPOTENCY_KEY)
+    request.head.method.is_safe() || request.head.headers.contains(Known::IdempotencyKey)
 }
 
 /// HTTP/2 wants scheme and authority in the target, and no Host beside them.
-fn for_http2(mut request: Request<RequestBody>) -> Request<RequestBody> {
-    let host = request.headers_mut().remove(HOST);
-    let authority = host.and_then(|host| http::uri::Authority::try_from(host.as_bytes()).ok());
-    let mut uri = std::mem::take(request.uri_mut()).into_parts();
+fn for_http2(mut request: Request<RequestBody>) -> http::Request<RequestBody> {
+    let head = &mut request.head;
+    let authority = head.headers.get(Known::Host).and_then(|host| http::uri::Authority::try_from(host).ok());
+    let mut uri = std::mem::take(&mut head.uri).into_parts();
     if authority.is_some() {
         uri.scheme = Some(Scheme::HTTPS);
         uri.authority = authority;
     }
     if let Ok(uri) = Uri::from_parts(uri) {
-        *request.uri_mut() = uri;
+        head.uri = uri;
     }
-    request.headers_mut().remove(http::header::TRANSFER_ENCODING);
-    *request.version_mut() = http::Version::HTTP_2;
+    head.headers.remove(Known::Host);
+    head.headers.remove(Known::TransferEncoding);
+    head.version = http::Version::HTTP_2;
+    request.into()
+}
+
+/// A request that was made for HTTP/2 and not sent: the next server may speak HTTP/1.
+fn from_http2(request: http::Request<RequestBody>) -> Request<RequestBody> {
+    let mut request = Request::from(request);
+    let mut uri = std::mem::take(&mut request.head.uri).into_parts();
+    if let Some(authority) = uri.authority.take() {
+        request.head.headers.insert(Known::Host, authority.as_str().as_bytes());
+    }
+    uri.scheme = None;
+    request.head.uri = Uri::from_parts(uri).unwrap_or_default();
     request
 }
 
 impl Failed {
-    fn of(mut error: hyper::client::conn::TrySendError<Request<RequestBody>>) -> Self {
-        let unsent = error.take_message().map(|request| Fate::Unsent(Box::new(request)));
+    fn of(mut error: hyper::client::conn::TrySendError<http::Request<RequestBody>>) -> Self {
+        let unsent = error.take_message().map(|request| Fate::Unsent(Box::new(from_http2(request))));
         let error = error.into_error();
         let (kind, fate) = if error.is_parse() || error.is_parse_too_large() {
             (AttemptError::BadResponse, Fate::Final)

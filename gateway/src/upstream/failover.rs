@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderValue, Request};
-
 use super::attempt::{Answered, AttemptError, Copy, Failed, Fate, Limits, attempt, is_repeatable};
 use super::connect::Sender;
 use super::dial::{Dialled, dial, dial_new};
@@ -13,11 +11,11 @@ use super::journey::Journey;
 use super::pool::Pool;
 use super::server::{Counts, Server};
 use crate::failure::Failure;
+use crate::fields::Known;
 use crate::http::body::RequestBody;
+use crate::http::message::Request;
 use crate::observe::record::{Attempt, TraceIds};
 use crate::observe::trace;
-
-const TRACEPARENT: http::HeaderName = http::HeaderName::from_static("traceparent");
 
 /// Sends a request to the group's servers, best first, and notes every attempt.
 ///
@@ -41,9 +39,7 @@ pub async fn send(
     let mut dialled = dial(pool, group, server, &mut journey, now).await.map_err(failure)?;
     loop {
         let span_id = trace::random_u64();
-        if let Ok(value) = HeaderValue::from_bytes(&trace::format(ids.trace_id, span_id, ids.sampled)) {
-            request.headers_mut().insert(TRACEPARENT, value);
-        }
+        request.head.headers.insert(Known::Traceparent, &trace::format(ids.trace_id, span_id, ids.sampled));
         // Over HTTP/1 the request comes back by itself; over HTTP/2 the server may tell that it did not look at it.
         let needs_copy = group.retry.attempts > 0 && matches!(dialled.sender, Sender::Http2(_));
         let copy = if needs_copy { Copy::of(&mut request) } else { None };
@@ -53,7 +49,7 @@ pub async fn send(
         let Failed { error, fate } = match attempt(server, sender, request, limits, group.timeouts.idle).await {
             Ok(answered) => {
                 server.on_answered();
-                journey.note(server, started, span_id, ("head", "ok"), Some(answered.response.status().as_u16()));
+                journey.note(server, started, span_id, ("head", "ok"), Some(answered.response.head.status.as_u16()));
                 return Ok(answered);
             }
             Err(failed) => failed,

@@ -15,6 +15,7 @@
 //! | `client_hello` | the start of a connection | a hello is a hello only once it is whole, and whatever follows it |
 
 pub mod client_hello;
+pub mod fields;
 pub mod http;
 pub mod http1;
 pub mod pieces;

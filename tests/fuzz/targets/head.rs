@@ -4,14 +4,14 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
 
-use bytes::{Bytes, BytesMut};
-use http::request::Parts;
+use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use libfuzzer_sys::fuzz_target;
 use weir_fuzz::http::guard::raw::{self, Reading};
 use weir_fuzz::http::guard::{self, Limits, Refusal};
+use weir_fuzz::http::message::RequestHead;
 use weir_fuzz::http1::body::{Decoder, Framing, Piece};
 use weir_fuzz::http1::head;
 use weir_fuzz::http1::wire;
@@ -24,7 +24,7 @@ const LIMITS: Limits = Limits { head_bytes: 1024, target_bytes: 256, fields: 24 
 
 /// A request as the gateway's own reader sees it.
 struct Own {
-    parts: Parts,
+    parts: RequestHead,
     framing: raw::Framing,
     /// Its body, when all of it is there.
     body: Option<Vec<u8>>,
@@ -99,11 +99,11 @@ impl Session {
             }
         };
         self.judged = 0;
-        let text = self.input.split_to(head.length).freeze();
-        let parts = match head::request(&text, &head, &fields) {
+        let parts = match head::request(&self.input, &head, &fields) {
             Ok(parts) => parts,
-            Err(refusal) => panic!("{refusal} only when it is parsed: {}", text.escape_ascii()),
+            Err(refusal) => panic!("{refusal} only when it is parsed: {}", self.input.escape_ascii()),
         };
+        self.input.advance(head.length);
         self.persistent = head.persistent;
         self.body = Decoder::new(match head.body {
             raw::Framing::Length(length) => Framing::Length(length),

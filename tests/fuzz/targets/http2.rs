@@ -3,13 +3,13 @@
 use std::convert::Infallible;
 use std::future::Future;
 
-use http::request::Parts;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use libfuzzer_sys::fuzz_target;
 use weir_fuzz::http::guard::raw::{self, Reading};
 use weir_fuzz::http::guard::{self, Limits};
+use weir_fuzz::http::message::{Request, RequestHead};
 use weir_fuzz::pieces::pieces;
 use weir_fuzz::seeds;
 use weir_fuzz::wire::{Wire, run};
@@ -30,14 +30,14 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
 }
 
 /// A head that is accepted is one of HTTP/1 that would be accepted, for the same host.
-fn judge(parts: &Parts) {
+fn judge(parts: &RequestHead) {
     let Ok(authority) = guard::check(parts, true, LIMITS) else { return };
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     let mut head = format!("{} {target} HTTP/1.1\r\nhost: {}\r\n", parts.method, authority.text).into_bytes();
-    for (name, value) in parts.headers.iter().filter(|(name, _)| *name != http::header::HOST) {
-        head.extend_from_slice(name.as_str().as_bytes());
+    for (name, value) in parts.headers.iter().filter(|(name, _)| *name != b"host") {
+        head.extend_from_slice(name);
         head.extend_from_slice(b": ");
-        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(value);
         head.extend_from_slice(b"\r\n");
     }
     head.extend_from_slice(b"\r\n");
@@ -51,8 +51,8 @@ fn judge(parts: &Parts) {
 fuzz_target!(init: seeds::write(seeds::frames()), |input: &[u8]| {
     let Some((_, pieces)) = pieces(input) else { return };
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| async move {
-        let (parts, body) = request.into_parts();
-        judge(&parts);
+        let Request { head, body } = Request::from(request);
+        judge(&head);
         drop(body.collect().await);
         Ok::<_, Infallible>(hyper::Response::new(Empty::<bytes::Bytes>::new()))
     });

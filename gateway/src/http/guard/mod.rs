@@ -11,11 +11,11 @@ mod tests;
 
 use std::fmt;
 
-use http::header::{HOST, HeaderValue};
-use http::request::Parts;
 use http::{Method, StatusCode, Version};
 
 use super::authority::Authority;
+use super::message::RequestHead;
+use crate::fields::Known;
 
 /// Longest method accepted, in bytes. The longest registered one has 17.
 pub const MAX_METHOD: usize = 32;
@@ -83,7 +83,7 @@ pub enum Refusal {
 ///
 /// # Errors
 /// The first rule broken.
-pub fn check<'a>(parts: &'a Parts, tls: bool, limits: Limits) -> Result<Authority<'a>, Refusal> {
+pub fn check<'a>(parts: &'a RequestHead, tls: bool, limits: Limits) -> Result<Authority<'a>, Refusal> {
     check_method(&parts.method)?;
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     if target.len() > limits.target_bytes {
@@ -94,14 +94,14 @@ pub fn check<'a>(parts: &'a Parts, tls: bool, limits: Limits) -> Result<Authorit
         if parts.headers.len() > limits.fields {
             return Err(Refusal::TooManyFields);
         }
-        let mut fields = Fields::default();
-        for (name, value) in &parts.headers {
-            fields.see(name.as_str().as_bytes(), value.as_bytes())?;
+        let mut fields = Seen::default();
+        for (name, value) in parts.headers.iter() {
+            fields.see(Known::of(name), name, value)?;
         }
         fields.framing(Line { version: parts.version, quiet: false })?;
     }
     check_form(parts)?;
-    authority(parts, parts.headers.get(HOST), tls)
+    authority(parts, tls)
 }
 
 /// Refuses a raw request target that holds a fragment, a space, a control byte or a byte outside ASCII.
@@ -188,7 +188,7 @@ struct Line {
 
 /// The fields that decide where a message ends and whom it is for.
 #[derive(Default)]
-struct Fields<'a> {
+struct Seen<'a> {
     host: Option<&'a [u8]>,
     transfer_encoding: Option<&'a [u8]>,
     content_length: Option<&'a [u8]>,
@@ -199,23 +199,21 @@ struct Fields<'a> {
     expects: bool,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> Seen<'a> {
     /// Notes a field; its name in any case, its value without spaces around.
-    fn see(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Refusal> {
-        // The length and the first letter tell most fields apart without reading their names.
-        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-        match (name.len(), name.first().map(u8::to_ascii_lowercase)) {
-            (4, Some(b'h')) if is(b"host") => once(&mut self.host, value, Refusal::DuplicateHost),
-            (6, Some(b'e')) if is(b"expect") => {
-                let known = value.eq_ignore_ascii_case(b"100-continue") && !self.expects;
+    fn see(&mut self, known: Option<Known>, name: &[u8], value: &'a [u8]) -> Result<(), Refusal> {
+        match known {
+            Some(Known::Host) => once(&mut self.host, value, Refusal::DuplicateHost),
+            Some(Known::Expect) => {
+                let is_continue = value.eq_ignore_ascii_case(b"100-continue") && !self.expects;
                 self.expects = true;
-                if known { Ok(()) } else { Err(Refusal::BadExpectation) }
+                if is_continue { Ok(()) } else { Err(Refusal::BadExpectation) }
             }
-            (7, Some(b'u')) if is(b"upgrade") => {
+            Some(Known::Upgrade) => {
                 self.upgrade = true;
                 Ok(())
             }
-            (10, Some(b'c')) if is(b"connection") => {
+            Some(Known::Connection) => {
                 for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
                     self.connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
                     self.close |= option.eq_ignore_ascii_case(b"close");
@@ -224,12 +222,12 @@ impl<'a> Fields<'a> {
                 Ok(())
             }
             // The same length twice is one (RFC 9110, section 8.6); only one of the two travels on.
-            (14, Some(b'c')) if is(b"content-length") && self.content_length == Some(value) => Ok(()),
-            (14, Some(b'c')) if is(b"content-length") => once(&mut self.content_length, value, Refusal::BadContentLength),
-            (17, Some(b't')) if is(b"transfer-encoding") => {
-                once(&mut self.transfer_encoding, value, Refusal::BadTransferEncoding)
+            Some(Known::ContentLength) if self.content_length == Some(value) => Ok(()),
+            Some(Known::ContentLength) => once(&mut self.content_length, value, Refusal::BadContentLength),
+            Some(Known::TransferEncoding) => once(&mut self.transfer_encoding, value, Refusal::BadTransferEncoding),
+            None if matches!(name.first(), Some(b't' | b'c' | b'T' | b'C')) && shadows_framing(name) => {
+                Err(Refusal::ShadowedField)
             }
-            (_, Some(b't' | b'c')) if shadows_framing(name) => Err(Refusal::ShadowedField),
             _ => Ok(()),
         }
     }
@@ -310,7 +308,7 @@ fn check_method(method: &Method) -> Result<(), Refusal> {
 }
 
 /// Origin form, absolute form with an http scheme, or the asterisk of OPTIONS.
-fn check_form(parts: &Parts) -> Result<(), Refusal> {
+fn check_form(parts: &RequestHead) -> Result<(), Refusal> {
     let scheme = match parts.uri.scheme_str() {
         Some(scheme) => scheme == "http" || scheme == "https",
         // HTTP/1 reads `GET host:80` as an authority.
@@ -323,10 +321,10 @@ fn check_form(parts: &Parts) -> Result<(), Refusal> {
     if scheme && path { Ok(()) } else { Err(Refusal::BadTarget) }
 }
 
-fn authority<'a>(parts: &'a Parts, host: Option<&'a HeaderValue>, tls: bool) -> Result<Authority<'a>, Refusal> {
-    let parse = |text: &'a str| Authority::parse(text, tls).ok_or(Refusal::BadHost);
-    let named = match host {
-        Some(value) => Some(parse(value.to_str().map_err(|_| Refusal::BadHost)?)?),
+fn authority(parts: &RequestHead, tls: bool) -> Result<Authority<'_>, Refusal> {
+    let parse = |text| Authority::parse(text, tls).ok_or(Refusal::BadHost);
+    let named = match parts.headers.get(Known::Host) {
+        Some(value) => Some(parse(std::str::from_utf8(value).map_err(|_| Refusal::BadHost)?)?),
         None if parts.version == Version::HTTP_11 => return Err(Refusal::MissingHost),
         None => None,
     };

@@ -4,7 +4,8 @@
 use http::Version;
 use http::uri::PathAndQuery;
 
-use super::{Fields, Limits, Line, MAX_METHOD, Refusal};
+use super::{Limits, Line, MAX_METHOD, Refusal, Seen};
+use crate::fields::{Known, Place, Span};
 
 /// Longest field name, in bytes. The longest registered one has 40.
 const MAX_NAME: usize = 256;
@@ -41,23 +42,6 @@ pub struct Head {
     pub persistent: bool,
 }
 
-/// A part of a head: where it begins, and where it has ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Span {
-    /// The first byte.
-    pub start: usize,
-    /// The byte behind it.
-    pub end: usize,
-}
-
-impl Span {
-    /// Its bytes.
-    #[must_use]
-    pub fn of(self, head: &[u8]) -> &[u8] {
-        head.get(self.start..self.end).unwrap_or_default()
-    }
-}
-
 /// How the end of a body is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -75,7 +59,7 @@ pub fn read(bytes: &[u8], limits: Limits) -> Reading {
 
 /// Reads a head from the first bytes of a message, and where the name and the value of each field are.
 #[must_use]
-pub fn read_fields(bytes: &[u8], limits: Limits, fields: &mut Vec<(Span, Span)>) -> Reading {
+pub fn read_fields(bytes: &[u8], limits: Limits, fields: &mut Vec<Place>) -> Reading {
     fields.clear();
     let mut reader = Reader { rest: bytes, length: bytes.len() };
     let reading = match reader.head(limits, fields) {
@@ -97,9 +81,6 @@ impl From<Refusal> for Stop {
     }
 }
 
-/// Name, value, and the places of both.
-type Field<'a> = (&'a [u8], &'a [u8], (Span, Span));
-
 struct Reader<'a> {
     rest: &'a [u8],
     /// Of everything there is.
@@ -107,20 +88,20 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn head(&mut self, limits: Limits, spans: &mut Vec<(Span, Span)>) -> Result<Head, Stop> {
+    fn head(&mut self, limits: Limits, places: &mut Vec<Place>) -> Result<Head, Stop> {
         // One empty line before a request is what some clients send after a body (RFC 9112, section 2.2).
         if self.rest.first() == Some(&b'\r') {
             self.line_end()?;
         }
         let (line, method, target) = self.request_line(limits)?;
-        let mut fields = Fields::default();
+        let mut fields = Seen::default();
         while self.peek()? != b'\r' {
-            let (name, value, places) = self.field()?;
-            if spans.len() == limits.fields {
+            let (name, value, place) = self.field()?;
+            if places.len() == limits.fields {
                 return Err(Refusal::TooManyFields.into());
             }
-            fields.see(name, value)?;
-            spans.push(places);
+            fields.see(place.known, name, value)?;
+            places.push(place);
         }
         self.line_end()?;
         if self.at() > limits.head_bytes {
@@ -189,7 +170,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Name and value without the white space around it, and where both are.
-    fn field(&mut self) -> Result<Field<'a>, Stop> {
+    fn field(&mut self) -> Result<(&'a [u8], &'a [u8], Place), Stop> {
         let start = self.at();
         let name = self.take_while(|byte| TOKEN.get(usize::from(byte)) == Some(&true));
         if name.len() > MAX_NAME {
@@ -209,7 +190,8 @@ impl<'a> Reader<'a> {
         let behind_space = raw.trim_ascii_start();
         let value = behind_space.trim_ascii_end();
         let start = start + raw.len() - behind_space.len();
-        Ok((name, value, (name_place, Span { start, end: start + value.len() })))
+        let value_place = Span { start, end: start + value.len() };
+        Ok((name, value, Place { known: Known::of(name), name: name_place, value: value_place }))
     }
 
     /// Everything up to a CR. Eight bytes at a time: values are most of a head.

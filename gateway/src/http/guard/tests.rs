@@ -1,15 +1,15 @@
-use http::Request;
+use http::{HeaderValue, Request};
 
 use super::*;
 
 const LIMITS: Limits = Limits { head_bytes: 2048, target_bytes: 64, fields: 8 };
 
-fn request(version: Version, method: &str, target: &str, fields: &[(&str, &str)]) -> Parts {
+fn request(version: Version, method: &str, target: &str, fields: &[(&str, &str)]) -> RequestHead {
     let mut builder = Request::builder().version(version).method(method).uri(target);
     for (name, value) in fields {
         builder = builder.header(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }
-    builder.body(()).unwrap().into_parts().0
+    crate::http::message::Request::from(builder.body(()).unwrap()).head
 }
 
 /// The host a request is for: of HTTP/1, judged as bytes first.

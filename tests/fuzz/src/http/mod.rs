@@ -1,3 +1,4 @@
 pub mod abuse;
 pub mod authority;
 pub mod guard;
+pub mod message;

@@ -1,0 +1,1 @@
+../../../plugins/src/fields.rs

@@ -1,0 +1,1 @@
+../../../../gateway/src/http/message.rs
