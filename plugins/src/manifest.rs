@@ -69,12 +69,17 @@ impl Manifest {
         if described.request_body > MAX_REQUEST_BODY {
             return Err(wrong(format!("request_body: {} bytes, at most {MAX_REQUEST_BODY}", described.request_body)));
         }
+        let schema = match described.schema {
+            serde_json::Value::Null => None,
+            schema @ serde_json::Value::Object(_) => Some(schema),
+            _ => return Err(wrong("schema: not a JSON object: is the schema's file valid JSON?".to_owned())),
+        };
         Ok(Self {
             name: described.name.chars().take(64).collect(),
             version: described.version.chars().take(64).collect(),
             phases: Phases::parse(&described.phases).map_err(wrong)?,
             request_body: described.request_body,
-            schema: Some(described.schema).filter(serde_json::Value::is_object),
+            schema,
         })
     }
 }
@@ -141,7 +146,8 @@ mod tests {
 
     #[test]
     fn descriptions_that_break_the_contract_are_refused() {
-        for bad in ["", "{}", r#"{"name":"a","version":"1","phases":["nope"]}"#] {
+        let schema = r#"{"name":"a","version":"1","phases":[],"schema":"{ not JSON"}"#;
+        for bad in ["", "{}", r#"{"name":"a","version":"1","phases":["nope"]}"#, schema] {
             assert!(matches!(Manifest::parse(bad), Err(LoadError::Describe(_))), "{bad}");
         }
     }

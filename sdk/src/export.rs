@@ -21,6 +21,12 @@ pub struct About {
     pub schema: &'static str,
 }
 
+/// A policy that the attribute exports: what is known of it at compile time. The native test host calls the phases it lists.
+pub trait Described: Policy {
+    /// What the plugin says about itself.
+    const ABOUT: About;
+}
+
 /// The JSON of `describe`.
 #[must_use]
 pub fn describe(about: &About) -> String {
@@ -31,9 +37,14 @@ pub fn describe(about: &About) -> String {
         "phases": phases,
         "capabilities": about.capabilities,
         "request_body": about.request_body,
-        "schema": serde_json::from_str::<serde_json::Value>(about.schema).unwrap_or_default(),
+        "schema": schema(about.schema),
     })
     .to_string()
+}
+
+/// A schema that is no JSON is sent as it is, a text, and the gateway refuses it by name.
+fn schema(text: &str) -> serde_json::Value {
+    if text.is_empty() { serde_json::Value::Null } else { serde_json::from_str(text).unwrap_or_else(|_| text.into()) }
 }
 
 /// The answer of `configure` for what a policy needs.

@@ -63,7 +63,7 @@ pub mod prelude {
 
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::export::{About, describe, handle};
+    pub use crate::export::{About, Described, describe, handle};
     #[cfg(target_family = "wasm")]
     pub use crate::host::bindings;
     #[cfg(target_family = "wasm")]

@@ -24,7 +24,11 @@
 //! assert_eq!(policy.request(request.view()), Verdict::deny("country", "country_blocked"));
 //! ```
 //!
+//! [`run_cases`] runs case files, which the gateway's `weir plugin test` runs as well.
+//!
 //! Builders panic on values that are no addresses: they are for tests.
+
+mod cases;
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -35,6 +39,7 @@ use crate::host::mock::{self, Header, Message, STATE};
 use crate::{Finding, Policy, http};
 
 pub use crate::host::mock::log::Level;
+pub use cases::run_cases;
 
 /// Builds a policy from its configuration as JSON, as the gateway does.
 ///

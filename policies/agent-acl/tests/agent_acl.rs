@@ -52,6 +52,12 @@ fn check_in(target: &str, length: usize) -> TestRequest {
         .header("contentlength", length.to_string())
 }
 
+/// Pain 20: the cases that `weir plugin test` runs in the gateway's own host run natively too.
+#[test]
+fn cases_pass_on_the_mock_host() {
+    testing::run_cases::<AgentAcl>("cases");
+}
+
 #[test]
 fn agents_pass_in_both_models() {
     for config in [ALL_TRAFFIC, AGENT_ONLY, OFFICE] {

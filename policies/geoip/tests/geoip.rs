@@ -40,6 +40,12 @@ fn check_error(config: &str, pieces: &[&str]) {
     }
 }
 
+/// Pain 20: the cases that `weir plugin test` runs in the gateway's own host run natively too.
+#[test]
+fn cases_pass_on_the_mock_host() {
+    testing::run_cases::<GeoIp>("cases");
+}
+
 #[test]
 fn an_allow_list_refuses_every_other_country() {
     for config in [r#"{"allow": ["US", "ca"]}"#, r#"{"allow": ["US", "CA"], "phase": "request"}"#] {

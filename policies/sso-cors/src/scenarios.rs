@@ -52,6 +52,12 @@ fn check_response(config: &str, response: &TestResponse, expected: &[(&str, &[&s
     check_exchange(config, &get("/automate/"), response, expected, findings);
 }
 
+/// Pain 20: the cases that `weir plugin test` runs in the gateway's own host run natively too.
+#[test]
+fn cases_pass_on_the_mock_host() {
+    testing::run_cases::<SsoCors>("cases");
+}
+
 #[test]
 fn the_host_is_renamed() {
     let port = r#"{ "public": "pub.example:8443", "origin": "org.partner.test:8080" }"#;

@@ -55,6 +55,10 @@ fn expand(arguments: Tokens, item: Tokens) -> Result<Tokens> {
     if !block.generics.params.is_empty() {
         return Err(Error::new(block.generics.span(), "a plugin exports one concrete policy: remove the generic parameters"));
     }
+    if !block.items.iter().any(|item| matches!(item, ImplItem::Type(own) if own.ident == "Config")) {
+        let message = "say what the configuration is: `type Config = YourConfig;`, or `type Config = NoConfig;` for none";
+        return Err(Error::new(block.self_ty.span(), message));
+    }
     let written =
         |name: &str| block.items.iter().any(|item| matches!(item, ImplItem::Fn(function) if function.sig.ident == name));
     if written("request_body") && arguments.request_body.is_none() {
@@ -130,6 +134,17 @@ fn about(arguments: &Arguments, phases: impl Iterator<Item = Tokens>) -> Tokens 
 
 fn export(policy: &syn::Type) -> Tokens {
     quote! {
+        /// Lies at the root of the crate, wherever the policy is: a second policy is an error that says so.
+        #[doc(hidden)]
+        #[macro_export]
+        macro_rules! a_plugin_exports_one_policy {
+            () => {};
+        }
+
+        impl ::weir_sdk::__private::Described for #policy {
+            const ABOUT: ::weir_sdk::__private::About = ABOUT;
+        }
+
         /// Uses the policy on targets that export nothing, where it would count as dead code.
         #[cfg(not(target_family = "wasm"))]
         #[doc(hidden)]

@@ -108,7 +108,7 @@ impl Message {
 }
 
 /// The fields the gateway alone writes.
-const FORBIDDEN: [&str; 12] = [
+pub(crate) const FORBIDDEN: [&str; 12] = [
     "connection",
     "content-length",
     "host",

@@ -9,6 +9,12 @@ fn is_denied(config: &str, sample: &Sample) -> bool {
     matches!(sample.send(&policy(config)).verdict, Verdict::Deny(_))
 }
 
+/// Pain 20: the cases that `weir plugin test` runs in the gateway's own host run natively too.
+#[test]
+fn cases_pass_on_the_mock_host() {
+    testing::run_cases::<Ips>("cases");
+}
+
 #[test]
 fn detect_reports_and_passes() {
     let outcome = query("' or 1=1--").send(&policy(r#"{"mode": "detect"}"#));
