@@ -1,4 +1,7 @@
-//! Puts the four policies into the binary, so that one file is a whole installation.
+//! Puts the four policies and the SDK's sources into the binary, so that one file is a whole installation.
+
+#[path = "build/sdk.rs"]
+mod sdk;
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -20,6 +23,9 @@ fn main() {
                 from.display()
             );
         }
+    }
+    if let Err(error) = sdk::carry(&manifest.join(".."), &out) {
+        println!("cargo::error=the gateway carries the SDK's sources: {error}");
     }
 }
 

@@ -472,12 +472,12 @@ pub(crate) fn note(
 }
 
 /// A refusal without a reason would be a riddle in the log.
-fn reason(text: &str) -> String {
+pub(crate) fn reason(text: &str) -> String {
     if text.is_empty() { "unspecified".to_owned() } else { cut(text.to_owned(), 64) }
 }
 
 /// The headers of a policy's answer that an answer may have.
-fn headers(list: &[wit::Header]) -> HeaderMap {
+pub(crate) fn headers(list: &[wit::Header]) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(list.len());
     for header in list {
         let name = HeaderName::from_bytes(header.name.as_bytes());

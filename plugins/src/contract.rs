@@ -13,10 +13,10 @@ use crate::fields::Fields;
 use crate::pool::GuestState;
 
 /// What this host supports, as shown in errors.
-pub(crate) const SUPPORTED: &str = "0.1";
+pub const SUPPORTED: &str = "0.1";
 /// The newest version of it that the bindings below are generated from. Plugins of all earlier ones load too: a version adds interfaces
 /// and changes none, and wasmtime takes any version that is compatible for any other, in imports and exports.
-pub(crate) const NEWEST: &str = "0.1.1";
+pub const NEWEST: &str = "0.1.1";
 
 /// Marks a connection handle; the data is in the store.
 #[derive(Debug)]
@@ -52,7 +52,11 @@ use bindings::weir::policy::{geoip, kv, log, metrics};
 
 /// Links the contract's imports; WASI is linked by the engine.
 pub(crate) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
-    bindings::Policy::add_to_linker::<_, HasSelf<_>>(linker, |state| state)
+    bindings::Policy::add_to_linker::<_, HasSelf<_>>(linker, |state| {
+        // Runs once for every call into the contract's interfaces.
+        state.host_calls = state.host_calls.wrapping_add(1);
+        state
+    })
 }
 
 impl types::Host for GuestState {}

@@ -86,7 +86,7 @@ impl Host {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         check_grants(spec, plugin, countries)?;
         spec.limits.check()?;
-        check_schema(plugin, &spec.config)?;
+        check_config(plugin, &spec.config)?;
         let mut generation = Generation {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             spec: spec.clone(),
@@ -247,9 +247,21 @@ fn check_grants(spec: &PolicySpec, plugin: &Plugin, countries: bool) -> Result<(
     Ok(())
 }
 
-fn check_schema(plugin: &Plugin, config: &serde_json::Value) -> Result<(), LoadError> {
+/// Whether a plugin's JSON Schema is one.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_schema(schema: &serde_json::Value) -> Result<(), LoadError> {
+    validator(schema).map(drop)
+}
+
+fn validator(schema: &serde_json::Value) -> Result<jsonschema::Validator, LoadError> {
+    jsonschema::validator_for(schema).map_err(|error| LoadError::Describe(format!("schema: {error}")))
+}
+
+fn check_config(plugin: &Plugin, config: &serde_json::Value) -> Result<(), LoadError> {
     let Some(schema) = &plugin.manifest.schema else { return Ok(()) };
-    let validator = jsonschema::validator_for(schema).map_err(|error| LoadError::Describe(format!("schema: {error}")))?;
+    let validator = validator(schema)?;
     match validator.iter_errors(config).next() {
         Some(error) => {
             let place = error.instance_path().to_string().replace('/', ".");

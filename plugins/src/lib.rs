@@ -7,6 +7,8 @@
 //! ([`generation`]), and published by the gateway as part of a [`Chain`]; a request's phases run through [`chain`] and [`call`] on
 //! instances of the worker's [`pool`], which see the exchange through [`contract`] and the [`capability`] modules.
 //!
+//! [`rehearsal`] does the same for authors, outside a gateway, and measures it.
+//!
 //! What a plugin may do: read the exchange it is called for, answer with a verdict, edit what the contract lets it edit, and use the
 //! capabilities it was granted. It sees no file, no socket, no environment and no other exchange.
 
@@ -31,18 +33,20 @@ mod limits;
 mod load;
 mod manifest;
 mod pool;
+pub mod rehearsal;
 mod response_when;
 mod stats;
 
 pub use candidate::{Candidate, Trial, TrialMode};
 pub use chain::{Chain, Refusal, Reply, Verdict};
+pub use contract::{NEWEST, SUPPORTED};
 pub use decision::{Decision, Finding, Mode, OnError, OnOverflow, Phase, VerdictKind};
 pub use engine::{Host, HostOptions};
 pub use error::{CallError, LoadError};
 pub use exchange::{ConnectionFacts, Exchange, Outcome, ResponseHead, TraceContext};
 pub use gate::{Admission, Alarm};
-pub use generation::{Generation, PolicySpec};
+pub use generation::{Generation, PolicySpec, check_schema};
 pub use limits::PolicyLimits;
-pub use load::{Plugin, digest};
+pub use load::{LOAD_WALL, MAX_PLUGIN_BYTES, Plugin, digest};
 pub use pool::sweep;
 pub use stats::StatsSnapshot;

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, InstancePre};
 
 use crate::contract::bindings::PolicyPre;
-use crate::decision::Mode;
+use crate::decision::{Mode, Phase};
 use crate::engine::Host;
 use crate::error::{CallError, LoadError};
 use crate::inspect;
@@ -16,11 +16,11 @@ use crate::manifest::Manifest;
 use crate::pool::{GuestState, store};
 
 /// The largest plugin file.
-pub(crate) const MAX_PLUGIN_BYTES: u64 = 64 * 1024 * 1024;
+pub const MAX_PLUGIN_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Time that `describe`, `configure` and the self-test may take each, in epochs and on the wall.
 pub(crate) const LOAD_TICKS: u64 = 5_000;
-pub(crate) const LOAD_WALL: Duration = Duration::from_secs(10);
+pub const LOAD_WALL: Duration = Duration::from_secs(10);
 
 /// A compiled plugin, not yet configured.
 pub struct Plugin {
@@ -53,6 +53,24 @@ impl Plugin {
     #[must_use]
     pub fn own_name(&self) -> &str {
         &self.manifest.name
+    }
+
+    /// The phases it may ask for, in the order of an exchange.
+    #[must_use]
+    pub fn phases(&self) -> Vec<Phase> {
+        Phase::ALL.into_iter().filter(|phase| self.manifest.phases.has(*phase)).collect()
+    }
+
+    /// The largest window of the request body it may ask for, in bytes.
+    #[must_use]
+    pub const fn request_body(&self) -> usize {
+        self.manifest.request_body
+    }
+
+    /// The JSON Schema of its configuration, when it has one.
+    #[must_use]
+    pub const fn schema(&self) -> Option<&serde_json::Value> {
+        self.manifest.schema.as_ref()
     }
 
     /// The capabilities it imports.

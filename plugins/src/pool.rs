@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use wasmtime::component::ResourceTable;
-use wasmtime::{Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
+use wasmtime::{ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::capability::Shared;
@@ -46,7 +46,9 @@ pub(crate) struct GuestState {
     /// When the running call must have ended. A guest that computes meets it at an epoch, one that waits in `call`.
     pub(crate) wall_until: Instant,
     pub(crate) out_of_wall: bool,
-    store_limits: StoreLimits,
+    /// Calls of the guest into the contract's interfaces since it began.
+    pub(crate) host_calls: u64,
+    store_limits: Limits,
     wasi: WasiCtx,
     table: ResourceTable,
 }
@@ -54,6 +56,45 @@ pub(crate) struct GuestState {
 impl WasiView for GuestState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl GuestState {
+    /// Bytes of memory the instance holds.
+    pub(crate) const fn memory(&self) -> usize {
+        self.store_limits.memory
+    }
+}
+
+/// The limits of one instance, and what it holds of them.
+struct Limits {
+    own: StoreLimits,
+    memory: usize,
+}
+
+impl ResourceLimiter for Limits {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let grows = self.own.memory_growing(current, desired, maximum)?;
+        if grows {
+            self.memory = self.memory.saturating_add(desired.saturating_sub(current));
+        }
+        Ok(grows)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.own.table_growing(current, desired, maximum)
+    }
+
+    fn instances(&self) -> usize {
+        self.own.instances()
+    }
+
+    fn tables(&self) -> usize {
+        self.own.tables()
+    }
+
+    fn memories(&self) -> usize {
+        self.own.memories()
     }
 }
 
@@ -91,7 +132,8 @@ pub(crate) fn store(
         out_of_time: false,
         wall_until: Instant::now(),
         out_of_wall: false,
-        store_limits,
+        host_calls: 0,
+        store_limits: Limits { own: store_limits, memory: 0 },
         wasi,
         table,
     };

@@ -56,16 +56,18 @@ fn holds_text(value: &[u8], text: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    type Headers = &'static [(&'static str, &'static [u8])];
+
     #[test]
     fn any_part_is_enough() {
         let when: ResponseWhen =
             serde_json::from_str(r#"{"headers":["Set-Cookie","location"],"containing":["Origin.example"],"state":true}"#)
                 .unwrap();
         let when = when.checked().unwrap();
-        let plain: [(&str, &[u8]); 2] = [("content-type", b"text/html"), ("server", b"origin")];
-        let table: [(&[(&str, &[u8])], bool, bool); 7] = [
-            (&plain, false, false),
-            (&plain, true, true),
+        const PLAIN: Headers = &[("content-type", b"text/html"), ("server", b"origin")];
+        let table: [(Headers, bool, bool); 7] = [
+            (PLAIN, false, false),
+            (PLAIN, true, true),
             (&[], false, false),
             (&[("location", b"/")], false, true),
             (&[("x", b"https://ORIGIN.example/")], false, true),

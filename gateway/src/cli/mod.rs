@@ -63,7 +63,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Work with one plugin
+    /// One plugin: write, check, test and measure your own, end the trial of a candidate
     Plugin {
         #[command(subcommand)]
         command: plugin::Command,
@@ -140,7 +140,7 @@ pub fn main() -> ExitCode {
         }
         Command::Plugins { command: Some(PluginsCommand::Unpack { directory }), json, .. } => unpack(&directory, json),
         Command::Plugins { command: None, file, json } => plugins::show(&file.path(), json),
-        Command::Plugin { command } => plugin::run(&command),
+        Command::Plugin { command } => plugin::run(command),
         Command::Reload { file, json, wait: _ } => reload(&file.path(), json),
         Command::Upgrade { file, json, wait: _ } => upgrade::run(&file.path(), json),
     }

@@ -140,6 +140,12 @@ impl Invalid {
         Self { hint, ..self }
     }
 
+    /// For a value that stands in no `weir.toml`.
+    pub(super) fn into_text(self) -> String {
+        let hint = self.hint.map_or_else(String::new, |hint| format!("; {hint}"));
+        format!("{}{hint}", self.message)
+    }
+
     pub(super) fn at(self, location: Location, key: impl Into<String>) -> Error {
         Error { location: Some(location), key: key.into(), message: self.message, hint: self.hint }
     }

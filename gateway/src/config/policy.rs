@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use toml::de::DeValue;
 
 use super::candidate::{self, Candidate};
 use super::error::{Invalid, Location};
@@ -147,6 +148,9 @@ pub struct PolicyLimits {
     pub growth: usize,
 }
 
+/// Bytes that an instance can be given.
+const MEMORY: std::ops::RangeInclusive<u64> = 1 << 20..=4 << 30;
+
 impl Default for PolicyLimits {
     fn default() -> Self {
         Self {
@@ -178,6 +182,28 @@ pub struct Quarantine {
 impl Default for Quarantine {
     fn default() -> Self {
         Self { failures: defaults::QUARANTINE_FAILURES, calls: defaults::QUARANTINE_CALLS, within: defaults::QUARANTINE_WITHIN }
+    }
+}
+
+impl PolicyLimits {
+    /// Limits as texts of a file; the defaults for what is not given.
+    ///
+    /// # Errors
+    /// What is no duration or size, or cannot be given.
+    pub fn parse(cpu: Option<&str>, wall: Option<&str>, memory: Option<&str>) -> Result<Self, String> {
+        fn read<T>(
+            key: &str,
+            text: Option<&str>,
+            parse: impl Fn(&DeValue<'_>) -> values::Parsed<T>,
+        ) -> Result<Option<T>, String> {
+            let parsed = text.map(|text| parse(&DeValue::String(text.into()))).transpose();
+            parsed.map_err(|invalid| format!("limits.{key}: {}", invalid.into_text()))
+        }
+        let default = Self::default();
+        let cpu = read("cpu", cpu, values::duration)?.unwrap_or(default.cpu);
+        let wall = read("wall", wall, values::duration)?.unwrap_or_else(|| default.wall.max(cpu));
+        let memory = read("memory", memory, values::size(MEMORY))?.unwrap_or(default.memory);
+        Ok(Self { cpu, wall, memory, ..default })
     }
 }
 
@@ -228,7 +254,7 @@ fn http_out(reader: &mut Reader<'_, '_>, grants: &[String]) -> HttpOut {
         return HttpOut::default();
     };
     let default = HttpOut::default();
-    let reference = |value: &toml::de::DeValue<'_>| values::string(value).map(Arc::from);
+    let reference = |value: &DeValue<'_>| values::string(value).map(Arc::from);
     let upstreams = table.list("upstreams", reference).into_iter().map(|upstream| upstream.value).collect();
     match table.length("upstreams") {
         None => table.missing("upstreams", EXAMPLE),
@@ -245,7 +271,7 @@ fn http_out(reader: &mut Reader<'_, '_>, grants: &[String]) -> HttpOut {
     HttpOut { upstreams, calls, body }
 }
 
-fn plugin_name(value: &toml::de::DeValue<'_>) -> Result<String, Invalid> {
+fn plugin_name(value: &DeValue<'_>) -> Result<String, Invalid> {
     let name = values::name(value)?;
     match name.strip_suffix(".wasm") {
         Some(stem) => {
@@ -272,7 +298,7 @@ fn limits(mut reader: Reader<'_, '_>) -> PolicyLimits {
     let limits = PolicyLimits {
         cpu,
         wall: wall.unwrap_or_else(|| default.wall.max(cpu)),
-        memory: reader.or("memory", default.memory, values::size(1 << 20..=4 << 30)),
+        memory: reader.or("memory", default.memory, values::size(MEMORY)),
         instances: reader.or("instances", default.instances, values::count(1..=1_000)),
         log: reader.or("log", default.log, values::size(0..=1 << 20)),
         tags: reader.or("tags", default.tags, values::count(0..=1_000)),

@@ -10,7 +10,7 @@ use toml::de::{DeArray, DeInteger, DeTable, DeValue};
 use super::error::Invalid;
 use super::suggest;
 
-type Parsed<T> = Result<T, Invalid>;
+pub(super) type Parsed<T> = Result<T, Invalid>;
 
 /// No wait is longer: adding it to a clock never overflows, and a longer one is a slip of the unit.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);

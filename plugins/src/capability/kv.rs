@@ -51,6 +51,11 @@ impl Kv {
         self.with(|table| table.increment(key, delta, ttl_ms, Instant::now()))
     }
 
+    /// Forgets everything.
+    pub(crate) fn clear(&self) {
+        self.with(|table| *table = Table::default());
+    }
+
     fn with<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
         change(&mut self.table.lock().unwrap_or_else(PoisonError::into_inner))
     }

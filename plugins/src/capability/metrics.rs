@@ -36,6 +36,11 @@ impl Counters {
         *value = value.saturating_add(delta);
     }
 
+    /// Forgets every series.
+    pub(crate) fn clear(&self) {
+        self.series.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     pub(crate) fn cut_log_line(&self) {
         self.cut_log_lines.fetch_add(1, Relaxed);
     }

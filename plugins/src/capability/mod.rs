@@ -10,7 +10,7 @@ pub mod metrics;
 use std::sync::Arc;
 
 /// Granted to every policy: harmless, read-only or write-only.
-pub(crate) const DEFAULT_GRANTS: [&str; 3] = ["log", "geoip", "metrics"];
+pub const DEFAULT_GRANTS: [&str; 3] = ["log", "geoip", "metrics"];
 
 /// All capabilities that a policy can be granted.
 pub const CAPABILITIES: [&str; 5] = ["log", "geoip", "kv", "metrics", "http-out"];

@@ -1,28 +1,16 @@
-//! `weir plugin`: one plugin of the running gateway.
+//! `weir plugin promote` and `abandon`: the end of a candidate's trial.
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Subcommand;
 use serde_json::Value;
 
-use super::{ConfigFile, fail, print, refuse};
+use crate::cli::{ConfigFile, fail, print, refuse};
 use crate::{admin, config};
-
-/// What to do with it.
-#[derive(Debug, Subcommand)]
-pub(super) enum Command {
-    /// Make a candidate the plugin: its file is renamed over the plugin's, and every policy that uses the plugin changes over
-    Promote(Trial),
-    /// Make the build live again that was live before; the file is not taken until it changes
-    Rollback(Rollback),
-    /// Give a candidate up: its file is put aside, and the plugin goes on alone
-    Abandon(Trial),
-}
 
 /// A candidate.
 #[derive(Debug, clap::Args)]
-pub(super) struct Trial {
+pub(in crate::cli) struct Trial {
     /// The plugin, its candidate (ips@new), or a policy that has one
     name: String,
     #[command(flatten)]
@@ -32,27 +20,7 @@ pub(super) struct Trial {
     json: bool,
 }
 
-/// A plugin whose build before is wanted.
-#[derive(Debug, clap::Args)]
-pub(super) struct Rollback {
-    /// The plugin: its file without `.wasm`
-    name: String,
-    #[command(flatten)]
-    file: ConfigFile,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-pub(super) fn run(command: &Command) -> ExitCode {
-    match command {
-        Command::Promote(trial) => order(trial, "promote", "is now the plugin"),
-        Command::Rollback(Rollback { name, file, json }) => super::plugins::roll_back(&file.path(), name, *json),
-        Command::Abandon(trial) => order(trial, "abandon", "is given up; the plugin goes on:"),
-    }
-}
-
-fn order(trial: &Trial, order: &str, done: &str) -> ExitCode {
+pub(super) fn order(trial: &Trial, order: &str, done: &str) -> ExitCode {
     let address = match config::load(Path::new(&trial.file.path())) {
         Ok(config) => config.server.admin,
         Err(errors) => return refuse(&errors),
