@@ -4,12 +4,14 @@
 //! | to | see |
 //! |---|---|
 //! | run the gateway | [`Gateway`], [`Setup`] |
+//! | write a policy | [`Author`] |
 //! | stand behind it | [`Upstream`], [`recording`], [`Hostile`], [`BlackHole`]; as a process that can be killed, [`chaos`] |
 //! | talk to it | [`Request`], [`Connection`], [`h2`], [`tool`]; at a fixed rate, [`open_loop`] |
 //! | make its files | [`tls`], [`geo`], [`wasm`], [`Scratch`] |
 //! | measure and end a process | [`process`] |
 //! | wait | [`eventually`] |
 
+mod author;
 pub mod chaos;
 pub mod client;
 pub mod collector;
@@ -33,6 +35,7 @@ mod wait;
 pub mod wasm;
 pub mod wire;
 
+pub use author::Author;
 pub use client::{Answer, Connection, Request};
 pub use gateway::Gateway;
 pub use generations::is_alive;
