@@ -77,11 +77,11 @@ pub(crate) async fn verdict(instance: &mut Instance, slot: &mut Slot, phase: Pha
     let handler = policy.weir_policy_handler();
     let limits = store.data().limits;
     let called = match phase {
-        Phase::Connection => bounded(handler.call_on_connection(&mut *store, Resource::new_borrow(0)), budget).await,
+        Phase::Connection => bounded(pin!(handler.call_on_connection(&mut *store, Resource::new_borrow(0))), budget).await,
         Phase::Response => {
-            bounded(handler.call_on_response(&mut *store, Resource::new_borrow(0), Resource::new_borrow(0)), budget).await
+            bounded(pin!(handler.call_on_response(&mut *store, Resource::new_borrow(0), Resource::new_borrow(0))), budget).await
         }
-        _ => bounded(handler.call_on_request(&mut *store, Resource::new_borrow(0)), budget).await,
+        _ => bounded(pin!(handler.call_on_request(&mut *store, Resource::new_borrow(0))), budget).await,
     };
     answer(finish(called?, lent.instance, budget)?, &limits)
 }
@@ -98,7 +98,7 @@ pub(crate) async fn request_body(
     let Instance { store, policy } = &mut *lent.instance;
     let limits = store.data().limits;
     let call = policy.weir_policy_handler().call_on_request_body(store, Resource::new_borrow(0), window, complete);
-    answer(finish(bounded(call, budget).await?, lent.instance, budget)?, &limits)
+    answer(finish(bounded(pin!(call), budget).await?, lent.instance, budget)?, &limits)
 }
 
 /// A piece of a response body.
@@ -116,7 +116,7 @@ pub(crate) async fn response_body(
     let taken = limits.taken().saturating_add(most);
     store.set_hostcall_fuel(taken);
     let call = policy.weir_policy_handler().call_on_response_body(&mut *store, Resource::new_borrow(0), chunk, last);
-    let called = bounded(call, budget).await?;
+    let called = bounded(pin!(call), budget).await?;
     let GuestState { exchange, policy_index, .. } = store.data_mut();
     if let (Some(exchange), Ok(new)) = (exchange.as_deref_mut(), &called) {
         if new.len() > most {
@@ -144,19 +144,21 @@ pub(crate) async fn complete(
     let lent = Lent::lend(instance, slot, Phase::Complete, budget);
     let Instance { store, policy } = &mut *lent.instance;
     let call = policy.weir_policy_handler().call_on_complete(store, Resource::new_borrow(0), &outcome);
-    finish(bounded(call, budget).await?, lent.instance, budget)
+    finish(bounded(pin!(call), budget).await?, lent.instance, budget)
 }
 
+/// What the host does for a guest by the same deadline ends by itself, and says what came of it: it is given this much longer.
+const GRACE: Duration = Duration::from_millis(5);
+
 /// Ends a call that waits past its deadline. A guest that computes is ended at an epoch; one that waits for the host meets none.
-async fn bounded<T>(call: impl Future<Output = T>, budget: Budget) -> Result<T, CallError> {
-    let mut call = pin!(call);
+async fn bounded<T>(mut call: Pin<&mut impl Future<Output = T>>, budget: Budget) -> Result<T, CallError> {
     // Most calls never wait, and need no timer.
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|context| {
         if let Poll::Ready(called) = call.as_mut().poll(context) {
             return Poll::Ready(Ok(called));
         }
-        let until = budget.started + budget.wall;
+        let until = budget.started + budget.wall + GRACE;
         let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(until.into())));
         timer.as_mut().poll(context).map(|()| Err(wall(budget.wall)))
     })

@@ -232,7 +232,8 @@ fn the_browser_keeps_the_secret_in_a_cookie() {
         {"class": "api", "name": "key", "value": "once", "remember": false},
         {"class": "technician", "name": "authtoken", "value": "s3cret-x"}]}"#;
     let policy = configure(config);
-    assert_eq!(policy.needs(), Needs::only(&[Phase::Request, Phase::Response]));
+    let remembered = ResponseWhen { state: true, ..ResponseWhen::default() };
+    assert_eq!(policy.needs(), Needs::only(&[Phase::Request, Phase::Response]).response_when(remembered));
     let cookies = |request: &TestRequest| {
         assert_eq!(policy.request(request.view()), Verdict::Next);
         let response = TestResponse::new(200);
