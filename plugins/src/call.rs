@@ -98,7 +98,8 @@ pub(crate) async fn request_body(
     let Instance { store, policy } = &mut *lent.instance;
     let limits = store.data().limits;
     let call = policy.weir_policy_handler().call_on_request_body(store, Resource::new_borrow(0), window, complete);
-    answer(finish(bounded(pin!(call), budget).await?, lent.instance, budget)?, &limits)
+    let called = bounded(pin!(call), budget).await?;
+    answer(finish(called, lent.instance, budget)?, &limits)
 }
 
 /// A piece of a response body.
@@ -144,7 +145,8 @@ pub(crate) async fn complete(
     let lent = Lent::lend(instance, slot, Phase::Complete, budget);
     let Instance { store, policy } = &mut *lent.instance;
     let call = policy.weir_policy_handler().call_on_complete(store, Resource::new_borrow(0), &outcome);
-    finish(bounded(pin!(call), budget).await?, lent.instance, budget)
+    let called = bounded(pin!(call), budget).await?;
+    finish(called, lent.instance, budget)
 }
 
 /// What the host does for a guest by the same deadline ends by itself, and says what came of it: it is given this much longer.

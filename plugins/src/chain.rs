@@ -13,7 +13,8 @@ use crate::contract::cut;
 use crate::decision::{Decision, Mode, OnError, OnOverflow, Phase, VerdictKind};
 use crate::error::CallError;
 use crate::exchange::{Exchange, MAX_DECISIONS, Outcome};
-use crate::generation::Generation;
+use crate::generation::{Generation, Isolation};
+use crate::isolated;
 use crate::manifest::Phases;
 use crate::pool::{self, Instance};
 
@@ -251,7 +252,7 @@ pub(crate) async fn asked(
     body: Option<(&[u8], bool)>,
     started: Instant,
 ) -> Result<Answer, CallError> {
-    let mut lease = lease(policy, place).await?;
+    let mut lease = lease(policy, place, slot).await?;
     let budget = Budget::of(policy, started);
     let called = match body {
         Some((bytes, complete)) => {
@@ -261,7 +262,7 @@ pub(crate) async fn asked(
         }
         None => call::verdict(&mut lease.instance, slot, phase, budget).await,
     };
-    lease.settle(called)
+    lease.settle(called, policy, phase, slot)
 }
 
 /// Notes an answer, and what it means for the chain in the policy's mode.
@@ -315,9 +316,9 @@ pub(crate) async fn piece(
         return Ok(None);
     }
     let started = Instant::now();
-    let mut lease = lease(policy, place).await?;
+    let mut lease = lease(policy, place, slot).await?;
     let called = call::response_body(&mut lease.instance, slot, chunk, last, Budget::of(policy, started)).await;
-    let new = lease.settle(called)?;
+    let new = lease.settle(called, policy, Phase::ResponseBody, slot)?;
     // Counted, not logged: a large body would fill the log with its pieces.
     policy.stats.record(VerdictKind::Next, started.elapsed());
     Ok(Some(new.into()))
@@ -335,10 +336,10 @@ pub(crate) async fn complete(
         return Ok(());
     }
     let started = Instant::now();
-    let called = match lease(policy, place).await {
+    let called = match lease(policy, place, slot).await {
         Ok(mut lease) => {
             let called = call::complete(&mut lease.instance, slot, outcome, Budget::of(policy, started)).await;
-            lease.settle(called)
+            lease.settle(called, policy, Phase::Complete, slot)
         }
         Err(error) => Err(error),
     };
@@ -368,35 +369,43 @@ fn overflow(policy: &Arc<Generation>, slot: &mut Slot, body: Option<(&[u8], bool
     Some(Step::Stop(Verdict::Deny(refusal)))
 }
 
-/// An instance on loan from its worker's pool. It goes back after a clean return and is destroyed otherwise, the future of its call
-/// being dropped included.
+/// An instance on loan from its worker's pool, or from the exchange that has it to itself. It goes back after a clean return and is
+/// destroyed otherwise, the future of its call being dropped included.
 struct Lease<'a> {
     instance: Instance,
     place: pool::Place<'a>,
+    own: Option<isolated::Right>,
 }
 
 impl Lease<'_> {
     /// A guest that trapped or overran is in no defined state: its instance ends with the lease.
-    fn settle<T>(self, called: Result<T, CallError>) -> Result<T, CallError> {
+    fn settle<T>(self, called: Result<T, CallError>, policy: &Generation, phase: Phase, slot: &mut Slot) -> Result<T, CallError> {
         if called.is_ok() {
-            self.place.keep(self.instance);
+            match self.own {
+                None => self.place.keep(self.instance),
+                Some(own) => own.keep(policy, self.instance, phase, slot),
+            }
         }
         called
     }
 }
 
-async fn lease(policy: &Arc<Generation>, index: usize) -> Result<Lease<'_>, CallError> {
+async fn lease<'a>(policy: &'a Arc<Generation>, index: usize, slot: &mut Slot) -> Result<Lease<'a>, CallError> {
     if !policy.gate.admits() {
         return Err(CallError::Quarantined);
     }
     let (taken, place) = pool::take(policy)?;
+    if policy.spec.isolation == Isolation::Request {
+        let (own, instance) = Box::pin(isolated::take(policy, index, slot)).await?;
+        return Ok(Lease { instance, place, own: Some(own) });
+    }
     let mut instance = match taken {
         Some(instance) => instance,
         // In a box: seldom needed, and every exchange would carry room for it.
-        None => Box::pin(policy.instantiate()).await.map_err(|error| CallError::Exhausted(error.to_string()))?.0,
+        None => Box::pin(policy.instantiate()).await.map_err(|error| CallError::Exhausted(error.to_string()))?,
     };
     instance.store.data_mut().policy_index = u32::try_from(index).unwrap_or(u32::MAX);
-    Ok(Lease { instance, place })
+    Ok(Lease { instance, place, own: None })
 }
 
 /// What goes into the decision log about one call.

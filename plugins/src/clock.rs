@@ -23,15 +23,16 @@ pub(crate) struct Clock {
 pub(crate) struct Call<'a>(&'a Clock);
 
 impl Clock {
-    /// Starts the clock's thread, which ends with the engine.
-    pub(crate) fn start(engine: &Engine) -> Result<Arc<Self>, String> {
+    /// Starts the clock's thread, which ends with the first engine.
+    pub(crate) fn start(engines: [&Engine; 2]) -> Result<Arc<Self>, String> {
         let clock = Arc::new(Self::default());
-        let (weak, own) = (engine.weak(), Arc::clone(&clock));
+        let ([weak, draft], own) = (engines.map(Engine::weak), Arc::clone(&clock));
         let run = move || {
             let mut seen = 0;
             while let Some(engine) = weak.upgrade() {
                 engine.increment_epoch();
                 drop(engine);
+                draft.upgrade().inspect(Engine::increment_epoch);
                 let wait = own.next_wait(&mut seen);
                 std::thread::sleep(wait);
             }

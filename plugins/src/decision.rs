@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::candidate::{TrialMode, Tried};
 
 /// The points at which a chain is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
     /// A connection, before any byte of HTTP.
     Connection,

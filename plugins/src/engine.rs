@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime::component::Linker;
-use wasmtime::{Cache, CacheConfig, Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{
+    Cache, CacheConfig, Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, RegallocAlgorithm,
+};
 
 use crate::capability::Shared;
 use crate::capability::geoip::Countries;
@@ -14,6 +16,7 @@ use crate::contract;
 use crate::gate::Alarm;
 use crate::limits::STACK;
 use crate::pool::GuestState;
+use crate::wasi::Seeds;
 
 /// The largest memory a policy may be given; a slot of the pool reserves address space, not memory.
 pub(crate) const MAX_MEMORY: usize = 512 * 1024 * 1024;
@@ -32,11 +35,16 @@ pub struct HostOptions {
     pub workers: usize,
 }
 
-/// The plugin host: engine, linker and the capability state of every plugin.
+/// The plugin host: engines, linkers and the capability state of every plugin.
 pub struct Host {
+    /// What serves.
     pub(crate) engine: Engine,
-    pub(crate) clock: Arc<Clock>,
     pub(crate) linker: Linker<GuestState>,
+    /// What a plugin describes and configures itself in: code that is compiled in a quarter of the time and runs once.
+    pub(crate) draft_engine: Engine,
+    pub(crate) draft_linker: Linker<GuestState>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) seeds: Seeds,
     pub(crate) workers: usize,
     countries: Arc<Countries>,
     shared: Mutex<HashMap<String, Shared>>,
@@ -57,15 +65,16 @@ impl Host {
     /// The private directory cannot be made, or this machine lacks what the engine needs (address space).
     pub fn new(options: &HostOptions) -> Result<Arc<Self>, String> {
         let cache = private_directory(&options.state.join("compiled"))?;
-        let engine = engine(&cache)?;
-        let mut linker = Linker::new(&engine);
-        let linked = wasmtime_wasi::p2::add_to_linker_async(&mut linker).and_then(|()| contract::link(&mut linker));
-        linked.map_err(|error| format!("cannot link the policy contract: {error:#}"))?;
-        let clock = Clock::start(&engine)?;
+        let (engine, reservation) = engine(&cache)?;
+        let draft_engine = draft_engine(&cache, reservation)?;
+        let clock = Clock::start([&engine, &draft_engine])?;
         Ok(Arc::new(Self {
+            linker: linker(&engine)?,
+            draft_linker: linker(&draft_engine)?,
             engine,
+            draft_engine,
             clock,
-            linker,
+            seeds: Seeds::open(&options.state.join("seed"))?,
             workers: options.workers.max(1),
             countries: Arc::default(),
             shared: Mutex::default(),
@@ -123,16 +132,34 @@ impl Host {
     }
 }
 
-/// The largest pool for which this machine has the address space.
-fn engine(cache: &Path) -> Result<Engine, String> {
+/// The largest pool for which this machine has the address space, and what it reserves for a memory.
+fn engine(cache: &Path) -> Result<(Engine, u64), String> {
     let mut last = String::new();
     for (instances, reservation) in POOLS {
         match Engine::new(&config(cache, instances, reservation)?) {
-            Ok(engine) => return Ok(engine),
+            Ok(engine) => return Ok((engine, reservation)),
             Err(error) => last = format!("cannot start the WebAssembly engine: {error:#}"),
         }
     }
     Err(last)
+}
+
+fn linker(engine: &Engine) -> Result<Linker<GuestState>, String> {
+    let mut linker = Linker::new(engine);
+    let linked = wasmtime_wasi::p2::add_to_linker_async(&mut linker).and_then(|()| contract::link(&mut linker));
+    linked.map(|()| linker).map_err(|error| format!("cannot link the policy contract: {error:#}"))
+}
+
+/// An engine that compiles fast, for few instances that do not live long.
+fn draft_engine(cache: &Path, reservation: u64) -> Result<Engine, String> {
+    let mut config = Config::new();
+    common(&mut config, cache)?;
+    config
+        .cranelift_opt_level(OptLevel::None)
+        .cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass)
+        .max_wasm_stack(3 * STACK) // its frames are larger
+        .memory_reservation(reservation);
+    Engine::new(&config).map_err(|error| format!("cannot start the WebAssembly engine: {error:#}"))
 }
 
 fn config(cache: &Path, instances: u32, reservation: u64) -> Result<Config, String> {
@@ -148,21 +175,24 @@ fn config(cache: &Path, instances: u32, reservation: u64) -> Result<Config, Stri
         .max_core_instances_per_component(16)
         .table_elements(20_000)
         .max_unused_warm_slots(16);
+    let mut config = Config::new();
+    common(&mut config, cache)?;
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool)).memory_reservation(reservation).memory_init_cow(true);
+    Ok(config)
+}
+
+fn common(config: &mut Config, cache: &Path) -> Result<(), String> {
     let mut cache_config = CacheConfig::new();
     cache_config.with_directory(cache);
     let cache =
         Cache::new(cache_config).map_err(|error| format!("cannot use {} as compiled cache: {error:#}", cache.display()))?;
-    let mut config = Config::new();
     config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
-        .memory_reservation(reservation)
         .cache(Some(cache))
         .epoch_interruption(true)
         .max_wasm_stack(STACK)
-        .memory_init_cow(true)
         .wasm_component_model(true)
         .concurrency_support(false); // sync exports on fibers: half the cost of a call
-    Ok(config)
+    Ok(())
 }
 
 fn private_directory(path: &Path) -> Result<PathBuf, String> {

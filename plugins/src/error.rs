@@ -71,7 +71,7 @@ pub enum LoadError {
     /// A call at load time failed.
     #[error("{phase} failed: {error}")]
     Call {
-        /// `describe`, `configure` or `self-test`.
+        /// `describe`, `configure`, `instantiate` or `self-test`.
         phase: &'static str,
         /// How.
         error: CallError,

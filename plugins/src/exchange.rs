@@ -10,6 +10,7 @@ use crate::candidate::Memory;
 use crate::capability::http_out::CallOut;
 use crate::decision::{Decision, Finding};
 use crate::fields::{Fields, Known};
+use crate::isolated::Held;
 use crate::limits::{PolicyLimits, Usages};
 
 /// What is known of the client's connection.
@@ -83,6 +84,8 @@ pub struct Exchange {
     pub(crate) states: Vec<(u32, Vec<u8>)>,
     /// What each policy has used of its limits.
     pub(crate) usages: Usages,
+    /// Instances that belong to this exchange alone.
+    pub(crate) instances: Vec<Held>,
     pub(crate) dropped: u32,
     pub(crate) trials: Memory,
 }
@@ -150,6 +153,7 @@ impl Exchange {
             head_text: None,
             states: Vec::new(),
             usages: Usages::default(),
+            instances: Vec::new(),
             dropped: 0,
             trials: Memory::default(),
         }

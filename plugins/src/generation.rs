@@ -11,17 +11,20 @@ use crate::call::Budget;
 use crate::capability::http_out::HttpOut;
 use crate::capability::{DEFAULT_GRANTS, Shared};
 use crate::clock::Clock;
+use crate::configure::Start;
 use crate::decision::{Mode, OnError, OnOverflow, Phase};
 use crate::engine::Host;
-use crate::error::{CallError, LoadError};
+use crate::error::LoadError;
 use crate::exchange::{ConnectionFacts, Exchange};
 use crate::fields::Fields;
 use crate::gate::{Admission, Alarm, Gate};
+use crate::isolated::Count;
 use crate::limits::PolicyLimits;
-use crate::load::{LOAD_TICKS, LOAD_WALL, Plugin, trap, wall};
+use crate::load::{LOAD_TICKS, LOAD_WALL, Plugin, failed, wall};
 use crate::manifest::Needs;
 use crate::pool::{Instance, store};
 use crate::stats::{Stats, StatsSnapshot};
+use crate::wasi;
 
 /// A configured use of a plugin.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,10 +43,33 @@ pub struct PolicySpec {
     pub grants: Vec<String>,
     /// Upstreams it may ask, and how much.
     pub http_out: HttpOut,
+    /// Which exchanges share an instance.
+    pub isolation: Isolation,
     /// The plugin's own configuration.
     pub config: serde_json::Value,
     /// Limits.
     pub limits: PolicyLimits,
+}
+
+/// Which exchanges share an instance of a policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Isolation {
+    /// An instance serves one exchange after another, and what it keeps in its memory stays.
+    #[default]
+    Pooled,
+    /// Each exchange has an instance of its own through all its phases, which begins as `configure` left it.
+    Request,
+}
+
+impl Isolation {
+    /// As written in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pooled => "pooled",
+            Self::Request => "request",
+        }
+    }
 }
 
 /// A plugin configured for one policy. Dropped with its last request.
@@ -60,7 +86,9 @@ pub struct Generation {
     pub(crate) stats: Stats,
     pub(crate) gate: Gate,
     pub(crate) alarm: Arc<Alarm>,
-    pub(crate) config_json: String,
+    config_json: String,
+    start: Start,
+    pub(crate) exchanges: Count,
     pub(crate) shared: Shared,
     engine: wasmtime::Engine,
     pub(crate) clock: Arc<Clock>,
@@ -87,6 +115,8 @@ impl Host {
         check_grants(spec, plugin, countries)?;
         spec.limits.check()?;
         check_config(plugin, &spec.config)?;
+        let config_json = spec.config.to_string();
+        let start = self.start(spec, plugin, &config_json)?;
         let mut generation = Generation {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             spec: spec.clone(),
@@ -97,7 +127,9 @@ impl Host {
             stats: Stats::default(),
             gate: Gate::default(),
             alarm: self.alarm(),
-            config_json: spec.config.to_string(),
+            config_json,
+            start,
+            exchanges: Count::default(),
             shared: self.shared(&plugin.name).granted(&spec.http_out),
             engine: self.engine.clone(),
             clock: Arc::clone(&self.clock),
@@ -107,12 +139,17 @@ impl Host {
         // What the proof leaves in the plugin's shared state is nobody's traffic.
         let scratch = generation.shared.scratch();
         let (mut first, answer) = generation.instantiate_with(scratch).await?;
-        generation.needs = Needs::parse(&answer, &plugin.manifest)?;
+        let answer = match &generation.start {
+            Start::Image { answer, .. } => answer,
+            Start::Each { .. } => &answer,
+        };
+        generation.needs = Needs::parse(answer, &plugin.manifest)?;
         generation.prove(&mut first).await?;
         // The proven instance has seen a synthetic exchange; traffic starts on fresh ones.
         drop(first);
-        for _ in 0..self.workers {
-            let (instance, _) = generation.instantiate().await?;
+        let warm = if spec.isolation == Isolation::Pooled { self.workers } else { 0 };
+        for _ in 0..warm {
+            let instance = generation.instantiate().await?;
             generation.warm.get_mut().unwrap_or_else(PoisonError::into_inner).push(instance);
         }
         Ok(Arc::new(generation))
@@ -125,7 +162,7 @@ impl Generation {
     pub fn key(spec: &PolicySpec, plugin: &Plugin) -> u64 {
         let mut hasher = DefaultHasher::new();
         (&spec.name, &plugin.name, &plugin.digest, spec.mode, spec.on_error, spec.on_overflow, &spec.grants).hash(&mut hasher);
-        (&spec.http_out, spec.limits).hash(&mut hasher);
+        (&spec.http_out, spec.isolation, spec.limits).hash(&mut hasher);
         spec.config.to_string().hash(&mut hasher);
         hasher.finish()
     }
@@ -184,30 +221,49 @@ impl Generation {
         self.warm.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    /// A fresh, configured instance, and the answer of `configure`.
-    pub(crate) async fn instantiate(&self) -> Result<(Instance, String), LoadError> {
-        self.instantiate_with(self.shared.clone()).await
+    /// How its instances are configured: `snapshot`, or `per instance` and why.
+    #[must_use]
+    pub fn initialised(&self) -> (&'static str, Option<&str>) {
+        match &self.start {
+            Start::Image { .. } => ("snapshot", None),
+            Start::Each { reason, .. } => ("per instance", Some(reason)),
+        }
     }
 
+    /// A fresh, configured instance.
+    pub(crate) async fn instantiate(&self) -> Result<Instance, LoadError> {
+        Ok(self.instantiate_with(self.shared.clone()).await?.0)
+    }
+
+    /// A fresh, configured instance, and the answer of `configure` if it had to be called.
     async fn instantiate_with(&self, shared: Shared) -> Result<(Instance, String), LoadError> {
-        let mut store = store(&self.engine, &self.spec.name, self.spec.mode, self.limits, shared);
+        let (mode, limits) = (self.spec.mode, self.limits);
+        let mut store = store(&self.engine, &self.spec.name, mode, limits, shared, wasi::serving());
         store.data_mut().ticks_left = LOAD_TICKS;
         store.data_mut().wall_until = Instant::now() + LOAD_WALL;
         store.set_epoch_deadline(1);
+        let pre = match &self.start {
+            Start::Image { pre, .. } => {
+                // No code of the guest's author runs.
+                let policy = pre.instantiate_async(&mut store).await;
+                let policy = policy.map_err(|error| failed("instantiate", &error, store.data(), 1))?;
+                return Ok((Instance { store, policy: Box::new(policy) }, String::new()));
+            }
+            Start::Each { pre, .. } => pre,
+        };
         let running = self.clock.begin();
         let call = async {
-            let policy = self.plugin.pre.instantiate_async(&mut store).await?;
+            let policy = pre.instantiate_async(&mut store).await?;
             let answer = policy.weir_policy_handler().call_configure(&mut store, &self.config_json).await?;
             Ok::<_, wasmtime::Error>((policy, answer))
         };
-        let failed = |error: CallError| LoadError::Call { phase: "configure", error };
         let called = tokio::time::timeout(LOAD_WALL, call).await;
         drop(running);
         match called {
             Ok(Ok((policy, Ok(answer)))) => Ok((Instance { store, policy: Box::new(policy) }, answer)),
             Ok(Ok((_, Err(message)))) => Err(LoadError::Configure(message)),
-            Ok(Err(error)) => Err(failed(trap(&error, store.data()))),
-            Err(_) => Err(failed(wall(LOAD_WALL))),
+            Ok(Err(error)) => Err(failed("configure", &error, store.data(), 1)),
+            Err(_) => Err(LoadError::Call { phase: "configure", error: wall(LOAD_WALL) }),
         }
     }
 

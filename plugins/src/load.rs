@@ -1,19 +1,20 @@
 //! From the bytes of a file to a compiled, described plugin.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, InstancePre};
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
 
 use crate::contract::bindings::PolicyPre;
 use crate::decision::{Mode, Phase};
 use crate::engine::Host;
 use crate::error::{CallError, LoadError};
-use crate::inspect;
 use crate::limits::PolicyLimits;
 use crate::manifest::Manifest;
 use crate::pool::{GuestState, store};
+use crate::{image, inspect, wasi};
 
 /// The largest plugin file.
 pub const MAX_PLUGIN_BYTES: u64 = 64 * 1024 * 1024;
@@ -22,7 +23,7 @@ pub const MAX_PLUGIN_BYTES: u64 = 64 * 1024 * 1024;
 pub(crate) const LOAD_TICKS: u64 = 5_000;
 pub const LOAD_WALL: Duration = Duration::from_secs(10);
 
-/// A compiled plugin, not yet configured.
+/// A plugin that was checked and described, not yet configured.
 pub struct Plugin {
     /// The file's name without `.wasm`.
     pub name: Arc<str>,
@@ -33,7 +34,18 @@ pub struct Plugin {
     pub(crate) manifest: Manifest,
     /// The capabilities it imports.
     pub(crate) imports: Vec<String>,
+    pub(crate) content: Box<[u8]>,
+    /// Kept from the description to the first configuration.
+    draft: Mutex<Option<Draft>>,
+    /// The plugin as it is, for the policies that configure each instance.
+    whole: Mutex<Option<PolicyPre<GuestState>>>,
+}
+
+/// A plugin compiled fast, to describe and configure itself once.
+pub(crate) struct Draft {
     pub(crate) pre: PolicyPre<GuestState>,
+    /// Why no image can be made of it.
+    pub(crate) obstacle: Option<String>,
 }
 
 impl std::fmt::Debug for Plugin {
@@ -78,6 +90,15 @@ impl Plugin {
     pub fn imports(&self) -> &[String] {
         &self.imports
     }
+
+    /// Frees what only the preparation of a policy needs; it is made again when there is any.
+    pub fn rest(&self) {
+        drop(lock(&self.draft).take());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// SHA-256 in lower-case hex.
@@ -91,35 +112,73 @@ impl Host {
     ///
     /// # Errors
     /// What is wrong with the file, and the remedy.
+    #[allow(clippy::unused_async, reason = "callers wait for it like for the rest of the preparation")]
     pub async fn load(&self, name: &str, bytes: &[u8]) -> Result<Arc<Plugin>, LoadError> {
         let size = bytes.len() as u64;
         if size > MAX_PLUGIN_BYTES {
             return Err(LoadError::TooLarge { bytes: size, limit: MAX_PLUGIN_BYTES });
         }
         inspect::check_header(bytes)?;
-        let component = self.compile(bytes)?;
-        let imports = inspect::check_type(&component)?;
-        let pre = self.link(&component)?;
-        let manifest = self.describe(name, &pre).await?;
-        Ok(Arc::new(Plugin { name: name.into(), digest: digest(bytes).into(), bytes: bytes.len(), manifest, imports, pre }))
+        let (draft, imports, manifest) = apart(async {
+            let (component, obstacle) = self.compile_draft(bytes)?;
+            let imports = inspect::check_type(&component)?;
+            let draft = Draft { pre: link(&self.draft_linker, &component)?, obstacle };
+            let manifest = self.describe(name, &draft.pre).await?;
+            Ok::<_, LoadError>((draft, imports, manifest))
+        })??;
+        Ok(Arc::new(Plugin {
+            name: name.into(),
+            digest: digest(bytes).into(),
+            bytes: bytes.len(),
+            manifest,
+            imports,
+            content: bytes.into(),
+            draft: Mutex::new(Some(draft)),
+            whole: Mutex::default(),
+        }))
     }
 
-    /// Compiles on threads that end with it: memory that a compiler has used and freed stays with the threads that used it.
-    fn compile(&self, bytes: &[u8]) -> Result<Component, LoadError> {
-        let failed = |error: &dyn std::fmt::Display| LoadError::Compile(format!("{error:#}"));
-        let threads = rayon::ThreadPoolBuilder::new().thread_name(|number| format!("weir-compile-{number}"));
-        let threads = threads.build().map_err(|error| failed(&error))?;
-        threads.install(|| Component::new(&self.engine, bytes)).map_err(|error| failed(&error))
+    /// The draft of a plugin. It is not kept: the next policy's comes out of the compiled cache.
+    pub(crate) fn draft(&self, plugin: &Plugin) -> Result<Draft, LoadError> {
+        if let Some(draft) = lock(&plugin.draft).take() {
+            return Ok(draft);
+        }
+        let (component, obstacle) = self.compile_draft(&plugin.content)?;
+        Ok(Draft { pre: link(&self.draft_linker, &component)?, obstacle })
     }
 
-    fn link(&self, component: &Component) -> Result<PolicyPre<GuestState>, LoadError> {
-        let pre: InstancePre<GuestState> =
-            self.linker.instantiate_pre(component).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
-        PolicyPre::new(pre).map_err(|error| LoadError::Compile(format!("{error:#}")))
+    /// The plugin as it is, compiled well; once for all policies that need it so.
+    pub(crate) fn whole(&self, plugin: &Plugin) -> Result<PolicyPre<GuestState>, LoadError> {
+        if let Some(whole) = &*lock(&plugin.whole) {
+            return Ok(whole.clone());
+        }
+        let whole = self.serving(&plugin.content)?;
+        *lock(&plugin.whole) = Some(whole.clone());
+        Ok(whole)
+    }
+
+    /// A component compiled well and linked.
+    pub(crate) fn serving(&self, component: &[u8]) -> Result<PolicyPre<GuestState>, LoadError> {
+        link(&self.linker, &compile(&self.engine, component)?)
+    }
+
+    /// The instrumented copy, or the plugin itself and why there is no copy.
+    fn compile_draft(&self, plugin: &[u8]) -> Result<(Component, Option<String>), LoadError> {
+        let refused = match image::instrument(plugin) {
+            Ok(instrumented) => match compile(&self.draft_engine, &instrumented) {
+                Ok(component) => return Ok((component, None)),
+                Err(error) => error.to_string(),
+            },
+            Err(reason) => reason,
+        };
+        // What is no valid component at all says so here.
+        Ok((compile(&self.draft_engine, plugin)?, Some(refused)))
     }
 
     async fn describe(&self, name: &str, pre: &PolicyPre<GuestState>) -> Result<Manifest, LoadError> {
-        let mut store = store(&self.engine, &Arc::from(name), Mode::Observe, PolicyLimits::default(), self.shared(name));
+        let shared = self.shared(name);
+        let mut store =
+            store(&self.draft_engine, &Arc::from(name), Mode::Observe, PolicyLimits::default(), shared, wasi::serving());
         store.data_mut().ticks_left = LOAD_TICKS;
         store.data_mut().wall_until = Instant::now() + LOAD_WALL;
         store.set_epoch_deadline(1);
@@ -131,11 +190,45 @@ impl Host {
         let answer = tokio::time::timeout(LOAD_WALL, call).await;
         let json = match answer {
             Ok(Ok(json)) => json,
-            Ok(Err(error)) => return Err(LoadError::Call { phase: "describe", error: trap(&error, store.data()) }),
+            Ok(Err(error)) => return Err(failed("describe", &error, store.data(), 1)),
             Err(_) => return Err(LoadError::Call { phase: "describe", error: wall(LOAD_WALL) }),
         };
         Manifest::parse(&json)
     }
+}
+
+/// Works on a thread that ends with it: memory that a compiler has used and freed stays with the threads that used it.
+pub(crate) fn apart<T: Send>(work: impl Future<Output = T> + Send) -> Result<T, LoadError> {
+    let failed = |error: &dyn std::fmt::Display| LoadError::Compile(format!("cannot start a thread: {error}"));
+    let run = || Ok(tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(work));
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("weir-configure".to_owned()).spawn_scoped(scope, run);
+        let joined = thread.map_err(|error| failed(&error))?.join();
+        joined.map_err(|_| failed(&"it panicked"))?.map_err(|error: std::io::Error| failed(&error))
+    })
+}
+
+/// Compiles, on threads that end with it, too.
+fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
+    let failed = |error: &dyn std::fmt::Display| LoadError::Compile(format!("{error:#}"));
+    let threads = rayon::ThreadPoolBuilder::new().thread_name(|number| format!("weir-compile-{number}"));
+    let threads = threads.build().map_err(|error| failed(&error))?;
+    threads.install(|| Component::new(engine, bytes)).map_err(|error| failed(&error))
+}
+
+fn link(linker: &Linker<GuestState>, component: &Component) -> Result<PolicyPre<GuestState>, LoadError> {
+    let linked = linker.instantiate_pre(component).and_then(PolicyPre::new);
+    linked.map_err(|error| LoadError::Compile(format!("{error:#}")))
+}
+
+/// The error of a guest call at load time that had so many times the usual limits.
+pub(crate) fn failed(phase: &'static str, error: &wasmtime::Error, state: &GuestState, factor: u32) -> LoadError {
+    let error = match trap(error, state) {
+        CallError::Cpu(_) => CallError::Cpu(LOAD_TICKS * u64::from(factor)),
+        CallError::Wall(_) => wall(LOAD_WALL * factor),
+        other => other,
+    };
+    LoadError::Call { phase, error }
 }
 
 /// The error of a guest call, with the guest's own last words when it logged any.

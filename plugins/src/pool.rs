@@ -18,7 +18,7 @@ use crate::decision::Mode;
 use crate::error::CallError;
 use crate::exchange::Exchange;
 use crate::generation::Generation;
-use crate::limits::{HANDLES, LOAD_ANSWER, PolicyLimits, RANDOM};
+use crate::limits::{HANDLES, LOAD_ANSWER, PolicyLimits};
 
 /// Idle instances a worker keeps per generation; more are destroyed on return. A call runs to its end unless an epoch passes, so few run
 /// at once on a worker, and each idle one holds its memory.
@@ -104,6 +104,12 @@ pub(crate) struct Instance {
     pub(crate) policy: Box<Policy>,
 }
 
+impl std::fmt::Debug for Instance {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Instance").field("policy", &self.store.data().policy).finish_non_exhaustive()
+    }
+}
+
 /// A new store with all limits set.
 pub(crate) fn store(
     engine: &wasmtime::Engine,
@@ -111,11 +117,9 @@ pub(crate) fn store(
     mode: Mode,
     limits: PolicyLimits,
     shared: Shared,
+    wasi: WasiCtx,
 ) -> Store<GuestState> {
-    let store_limits =
-        StoreLimitsBuilder::new().memory_size(limits.memory).instances(16).memories(1).tables(4).table_elements(20_000).build();
-    // An empty context: no arguments, no environment, no directory, no network; output goes nowhere.
-    let wasi = WasiCtx::builder().max_random_size(RANDOM).build();
+    let store_limits = store_limits(limits.memory);
     let mut table = ResourceTable::new();
     table.set_max_capacity(HANDLES);
     let state = GuestState {
@@ -152,6 +156,23 @@ pub(crate) fn store(
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
     });
     store
+}
+
+fn store_limits(memory: usize) -> StoreLimits {
+    // One instance more than the engine's pool allows a component: the instrumented copy of a plugin has it.
+    StoreLimitsBuilder::new().memory_size(memory).instances(17).memories(1).tables(4).table_elements(20_000).build()
+}
+
+impl GuestState {
+    /// Memory beyond the limit, for reading what is there (`image.rs`).
+    pub(crate) fn allow_memory(&mut self, memory: usize) {
+        self.store_limits.own = store_limits(memory);
+    }
+
+    /// Whether the guest holds handles of things outside of its memory.
+    pub(crate) fn holds_handles(&self) -> bool {
+        !self.table.is_empty()
+    }
 }
 
 /// What one worker has of one generation.

@@ -20,6 +20,7 @@ use crate::generation::{Generation, PolicySpec};
 use crate::inspect;
 use crate::load::{LOAD_TICKS, LOAD_WALL, Plugin, trap, wall};
 use crate::pool::{Instance, store};
+use crate::wasi;
 
 /// The interfaces of a component by their full names, `weir:policy/handler@0.1.0`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -119,17 +120,18 @@ impl Host {
     ///
     /// # Errors
     /// As [`Host::prepare`], whose checks come first.
-    pub async fn start(&self, spec: &PolicySpec, plugin: &Plugin) -> Result<Start, LoadError> {
+    pub async fn measure_start(&self, spec: &PolicySpec, plugin: &Plugin) -> Result<Start, LoadError> {
         let shared = self.shared(&plugin.name).scratch();
-        let mut store = store(&self.engine, &spec.name, spec.mode, spec.limits, shared);
+        let mut store = store(&self.engine, &spec.name, spec.mode, spec.limits, shared, wasi::serving());
         store.data_mut().ticks_left = LOAD_TICKS;
         store.data_mut().wall_until = Instant::now() + LOAD_WALL;
         store.set_epoch_deadline(1);
         let _running = self.clock.begin();
         let config = spec.config.to_string();
+        let pre = self.whole(plugin)?;
         let call = async {
             let begun = Instant::now();
-            let policy = plugin.pre.instantiate_async(&mut store).await?;
+            let policy = pre.instantiate_async(&mut store).await?;
             let instantiate = begun.elapsed();
             let answer = policy.weir_policy_handler().call_configure(&mut store, &config).await?;
             Ok::<_, wasmtime::Error>((answer, instantiate, begun.elapsed().saturating_sub(instantiate)))
@@ -188,7 +190,7 @@ impl Rehearsal {
     }
 
     async fn instantiate(&self) -> Result<Box<Instance>, LoadError> {
-        Ok(Box::new(self.generation.instantiate().await?.0))
+        Ok(Box::new(self.generation.instantiate().await?))
     }
 
     /// One exchange, from the connection phase to its end, as a chain of this policy alone would have it.

@@ -13,7 +13,7 @@ pub trait Policy: Sized + 'static {
     /// The policy's configuration, from the `config` table of `weir.toml`.
     type Config: DeserializeOwned;
 
-    /// Called once per instance before any traffic. An error refuses the plugin with this text, so name the key and the remedy.
+    /// Called once before any traffic; every instance begins with the memory it leaves (so draw nothing secret here). An error refuses the plugin with this text, so name the key and the remedy.
     ///
     /// # Errors
     /// Whatever makes the configuration unusable.

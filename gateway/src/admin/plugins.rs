@@ -132,7 +132,9 @@ fn version(mark: &Mark, state: &str, reason: Option<&str>, running: &[StatsSnaps
 
 fn policy(generation: &Generation, health: Health) -> Value {
     let stats = generation.stats();
+    let (initialised, why) = generation.initialised();
     json!({
+        "isolation": generation.spec.isolation.name(), "initialised": initialised, "not_snapshot_because": why,
         "policy": &*generation.spec.name, "mode": generation.spec.mode.name(), "since": super::unix(Some(generation.since)),
         "health": word(health),
         "calls": stats.calls, "denials": stats.denials, "traps": stats.traps, "timeouts": stats.timeouts,

@@ -97,6 +97,9 @@ fn table(answer: &Value) -> String {
             notes.push(format!("{name}: {reason}"));
         }
         for policy in array(plugin, "policies") {
+            if let Some(reason) = policy.get("not_snapshot_because").and_then(Value::as_str) {
+                notes.push(format!("{}: each instance is configured by itself: {reason}", text(policy, "policy")));
+            }
             notes.extend(policy.get("candidate").map(|candidate| trial(&text(policy, "policy"), candidate)));
         }
         for build in array(plugin, "versions") {

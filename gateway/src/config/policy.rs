@@ -28,6 +28,8 @@ pub struct Policy {
     pub grants: Vec<String>,
     /// Upstreams it may ask over HTTP. Default none.
     pub http_out: HttpOut,
+    /// Which exchanges share an instance. Default [`Isolation::Pooled`].
+    pub isolation: Isolation,
     /// The plugin's own settings, always an object; checked against the plugin's schema when it is loaded. Default empty.
     pub config: Value,
     /// What one call may cost.
@@ -123,6 +125,15 @@ impl OnOverflow {
     }
 }
 
+/// Which exchanges share an instance of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// An instance serves one exchange after another.
+    Pooled,
+    /// Each exchange has a fresh one: what the policy keeps in its memory cannot reach another exchange.
+    Request,
+}
+
 /// `[policy.NAME.limits]`: what one call, and one instance, may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicyLimits {
@@ -213,12 +224,14 @@ pub(super) fn policy(name: Arc<str>, mut reader: Reader<'_, '_>) -> Option<Polic
     const ON_ERROR: &[(&str, OnError)] = &[("deny", OnError::Deny), ("allow", OnError::Allow)];
     const ON_OVERFLOW: &[(&str, OnOverflow)] =
         &[("inspect-prefix", OnOverflow::InspectPrefix), ("pass", OnOverflow::Pass), ("reject", OnOverflow::Reject)];
+    const ISOLATION: &[(&str, Isolation)] = &[("pooled", Isolation::Pooled), ("request", Isolation::Request)];
     let plugin = reader.required("plugin", &format!("plugin = \"{name}\" for {name}.wasm"), plugin_name);
     let mode = reader.or("mode", Mode::Enforce, values::choice(MODES));
     let on_error = reader.or("on_error", OnError::Deny, values::choice(ON_ERROR));
     let grants: Vec<String> = reader.list("grants", values::name).into_iter().map(|grant| grant.value).collect();
     let http_out = http_out(&mut reader, &grants);
     let on_overflow = reader.or("on_overflow", OnOverflow::InspectPrefix, values::choice(ON_OVERFLOW));
+    let isolation = reader.or("isolation", Isolation::Pooled, values::choice(ISOLATION));
     let config = reader.optional("config", values::json_object).unwrap_or_else(|| Value::Object(serde_json::Map::new()));
     let limits = reader.table("limits").map(limits).unwrap_or_default();
     let candidate = reader.table("candidate").and_then(|table| candidate::candidate(table, plugin.as_deref()));
@@ -233,6 +246,7 @@ pub(super) fn policy(name: Arc<str>, mut reader: Reader<'_, '_>) -> Option<Polic
         on_overflow,
         grants,
         http_out,
+        isolation,
         config,
         limits,
         candidate,

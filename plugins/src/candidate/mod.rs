@@ -164,8 +164,9 @@ fn place(index: usize) -> usize {
 }
 
 impl Exchange {
-    /// The exchange as the stable version is about to see it. `whole` when the copy may take the original's place.
-    fn copy(&self, whole: bool) -> Self {
+    /// The exchange as the stable version is about to see it. `whole` when the copy may take the original's place. An instance that the
+    /// candidate has for this exchange moves along.
+    fn copy(&mut self, whole: bool, index: usize) -> Self {
         let copied = |from: &crate::exchange::ResponseHead| crate::exchange::ResponseHead {
             status: from.status,
             headers: from.headers.clone(),
@@ -188,6 +189,7 @@ impl Exchange {
             head_text: self.head_text.clone(),
             states: self.states.clone(),
             usages: self.usages.clone(),
+            instances: self.take_instance(place(index)).into_iter().collect(),
             dropped: self.dropped,
             calls: Vec::new(),
             trace: self.trace,
@@ -201,6 +203,7 @@ impl Exchange {
         let calls = std::mem::take(&mut self.calls);
         let decisions = std::mem::take(&mut self.decisions);
         let trials = std::mem::take(&mut self.trials);
+        copy.instances.append(&mut self.instances);
         *self = Self { decisions, trials, calls, ..copy };
     }
 
@@ -212,6 +215,7 @@ impl Exchange {
     /// Keeps what a shadow wants to know in its next phase, and nothing else of its copy but its calls to upstreams.
     fn keep_state(&mut self, index: usize, copy: &mut Self) {
         self.keep_calls(copy);
+        self.instances.append(&mut copy.instances);
         let own = u32::try_from(place(index)).unwrap_or(u32::MAX);
         let Some(state) = copy.states.iter_mut().find(|(place, _)| *place == own) else { return };
         let state = (own, std::mem::take(&mut state.1));

@@ -63,7 +63,7 @@ impl Pair<'_> {
         if !self.stable.wants_now(phase, slot.as_deref(), self.index) && !asks_candidate {
             return Step::Next;
         }
-        let mut copy = slot.as_deref().map(|exchange| Box::new(exchange.copy(false)));
+        let mut copy = slot.as_deref_mut().map(|exchange| Box::new(exchange.copy(false, self.index)));
         let (step, said) = self.stable(slot, phase, body, clock).await;
         let called = self.tried(&mut copy, phase, body, *clock).await;
         let also = Said::of(&called);
@@ -94,7 +94,7 @@ impl Pair<'_> {
         if !generation.wants_now(phase, slot.as_deref(), place(self.index)) {
             return Step::Next;
         }
-        let mut copy = slot.as_deref().map(|exchange| Box::new(exchange.copy(true)));
+        let mut copy = slot.as_deref_mut().map(|exchange| Box::new(exchange.copy(true, self.index)));
         let called = self.tried(&mut copy, phase, body, *clock).await;
         if let Err(error) = &called {
             if let (Some(exchange), Some(copy)) = (slot.as_deref_mut(), copy.as_deref_mut()) {
@@ -146,7 +146,7 @@ pub(crate) async fn response_body(pair: Pair<'_>, slot: &mut Slot, chunk: &[u8],
         // Half a body of one version and half of the other is no body: a canary that fails here falls under the policy's fail mode.
         Part::Canary => piece(candidate, place(pair.index), slot, chunk, last).await,
         Part::Shadow => {
-            let mut copy = slot.as_deref().map(|exchange| Box::new(exchange.copy(false)));
+            let mut copy = slot.as_deref_mut().map(|exchange| Box::new(exchange.copy(false, pair.index)));
             let stable = piece(pair.stable, pair.index, slot, chunk, last).await;
             let started = Instant::now();
             let tried = piece(candidate, place(pair.index), &mut copy, chunk, last).await;
@@ -172,7 +172,7 @@ pub(crate) async fn complete(pair: Pair<'_>, slot: &mut Slot, outcome: &Outcome)
     let called = if part == Part::Canary {
         chain::complete(candidate, place(pair.index), slot, outcome, Some(Tried::Canary)).await
     } else {
-        let mut copy = slot.as_deref().map(|exchange| Box::new(exchange.copy(false)));
+        let mut copy = slot.as_deref_mut().map(|exchange| Box::new(exchange.copy(false, pair.index)));
         let called = chain::complete(candidate, place(pair.index), &mut copy, outcome, Some(Tried::Shadow(None))).await;
         // Noted in the copy, whose decisions are the only ones that count here.
         let noted = copy.into_iter().flat_map(|copy| copy.decisions);

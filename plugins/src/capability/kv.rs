@@ -18,7 +18,7 @@ pub struct Kv {
     table: Mutex<Table>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Table {
     entries: HashMap<String, Entry>,
     /// Age order: sequence number to key.
@@ -27,7 +27,7 @@ struct Table {
     bytes: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     value: Vec<u8>,
     expires: Option<Instant>,
@@ -54,6 +54,28 @@ impl Kv {
     /// Forgets everything.
     pub(crate) fn clear(&self) {
         self.with(|table| *table = Table::default());
+    }
+
+    /// A copy to write to, and where its own writes will begin.
+    pub(crate) fn copy(&self) -> (Self, u64) {
+        let table = self.with(|table| table.clone());
+        let begin = table.next;
+        (Self { table: Mutex::new(table) }, begin)
+    }
+
+    /// Repeats what was written to a copy. What changed here meanwhile and not there stays.
+    pub(crate) fn adopt(&self, copy: &Self, begin: u64) {
+        let copy = copy.with(|table| table.clone());
+        self.with(|table| {
+            let missing = |(_, key): &(&u64, &String)| !copy.entries.contains_key(*key);
+            let deleted: Vec<String> = table.order.range(..begin).filter(missing).map(|(_, key)| key.clone()).collect();
+            deleted.iter().for_each(|key| table.remove(key));
+            for (_, key) in copy.order.range(begin..) {
+                if let Some(entry) = copy.entries.get(key) {
+                    table.set(key.clone(), entry.value.clone(), entry.expires);
+                }
+            }
+        });
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
@@ -124,6 +146,24 @@ mod tests {
         assert_eq!(table.increment("a".to_owned(), 1, 100, at(110)), 1, "the window of the first increment ended");
         table.set("b".to_owned(), b"x".to_vec(), None);
         assert_eq!(table.get("b", at(1_000_000)), Some(b"x".as_slice()));
+    }
+
+    #[test]
+    fn a_copy_is_adopted_with_its_writes_only() {
+        let (store, key) = (Kv::default(), |name: &str| name.to_owned());
+        for name in ["kept", "changed", "deleted", "meanwhile"] {
+            store.set(key(name), b"old".to_vec(), 0);
+        }
+        let (copy, begin) = store.copy();
+        copy.set(key("changed"), b"new".to_vec(), 0);
+        copy.set(key("added"), b"new".to_vec(), 0);
+        copy.delete("deleted");
+        store.set(key("meanwhile"), b"newer".to_vec(), 0);
+        assert_eq!(store.get("added"), None, "nothing before it is adopted");
+        store.adopt(&copy, begin);
+        let values = ["kept", "changed", "added", "deleted", "meanwhile"].map(|name| store.get(name));
+        let bytes = |text: &str| Some(text.as_bytes().to_vec());
+        assert_eq!(values, [bytes("old"), bytes("new"), bytes("new"), None, bytes("newer")]);
     }
 
     #[test]

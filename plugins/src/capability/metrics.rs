@@ -41,6 +41,15 @@ impl Counters {
         self.series.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// Adds what others have counted.
+    pub(crate) fn adopt(&self, others: &Self) {
+        for (name, label, delta) in others.snapshot() {
+            self.add(&name, &label, delta);
+        }
+        self.dropped.fetch_add(others.dropped(), Relaxed);
+        self.cut_log_lines.fetch_add(others.cut_log_lines(), Relaxed);
+    }
+
     pub(crate) fn cut_log_line(&self) {
         self.cut_log_lines.fetch_add(1, Relaxed);
     }

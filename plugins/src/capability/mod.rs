@@ -49,4 +49,26 @@ impl Shared {
     pub(crate) fn granted(self, http_out: &http_out::HttpOut) -> Self {
         Self { http_out: http_out::Allowance::new(http_out), ..self }
     }
+
+    /// State for a `configure` that may fail: reads see what is there, writes take effect with [`Staged::commit`].
+    pub(crate) fn staged(&self) -> Staged {
+        let (kv, begin) = self.kv.copy();
+        let own = Self { kv: Arc::new(kv), counters: Arc::default(), ..self.clone() };
+        Staged { own, begin, shared: self.clone() }
+    }
+}
+
+/// Capability state of one `configure`.
+pub(crate) struct Staged {
+    pub(crate) own: Shared,
+    begin: u64,
+    shared: Shared,
+}
+
+impl Staged {
+    /// Makes its writes those of the plugin.
+    pub(crate) fn commit(&self) {
+        self.shared.kv.adopt(&self.own.kv, self.begin);
+        self.shared.counters.adopt(&self.own.counters);
+    }
 }

@@ -12,7 +12,9 @@ use weir_cases::{Answer, Ask};
 use weir_plugins::capability::geoip::Database;
 use weir_plugins::capability::http_out::HttpOut;
 use weir_plugins::rehearsal::{Interface, Rehearsal, RehearsalRequest, Start};
-use weir_plugins::{ConnectionFacts, Host, HostOptions, LoadError, Mode, OnError, OnOverflow, Plugin, PolicyLimits, PolicySpec};
+use weir_plugins::{
+    ConnectionFacts, Host, HostOptions, Isolation, LoadError, Mode, OnError, OnOverflow, Plugin, PolicyLimits, PolicySpec,
+};
 
 use super::temporary::Temporary;
 use crate::config;
@@ -63,7 +65,7 @@ impl Stage {
     /// # Errors
     /// As [`Host::start`].
     pub(super) fn start(&self, spec: &PolicySpec, plugin: &Plugin) -> Result<Start, LoadError> {
-        self.wait(self.host.start(spec, plugin))
+        self.wait(self.host.measure_start(spec, plugin))
     }
 
     /// Configures and proves the plugin as a gateway does before it goes live.
@@ -89,6 +91,7 @@ impl Stage {
             on_overflow: OnOverflow::default(),
             grants: policy.grants.clone(),
             http_out: HttpOut::default(),
+            isolation: Isolation::default(),
             config: config.clone(),
             limits: PolicyLimits { cpu: limits.cpu, wall: limits.wall, memory: limits.memory, ..PolicyLimits::default() },
         })

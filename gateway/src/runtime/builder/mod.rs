@@ -112,6 +112,10 @@ impl Builder {
             }
         };
         let groups = self.groups(&config, &mut errors);
+        if self.generation == 0 {
+            // Policies that are configured for the first time may ask for countries.
+            self.host.countries().replace(countries.take());
+        }
         let generations = match self.plugins.prepare(&config).await {
             Ok(generations) => Some(generations),
             Err(wrong) => {
@@ -121,7 +125,9 @@ impl Builder {
         };
         match generations {
             Some(generations) if errors.is_empty() => {
-                self.host.countries().replace(countries);
+                if self.generation > 0 {
+                    self.host.countries().replace(countries);
+                }
                 self.plugins.commit(generations);
                 self.trials.refresh(&self.host, &self.plugins, &config).await;
                 resolve(&groups).await;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use weir_plugins::{Generation, Host, LoadError, Plugin, PolicySpec};
 
 use super::record::Again;
@@ -9,7 +10,7 @@ use super::spec::{spec, users};
 use crate::config::Config;
 
 /// A file to be judged, with all that this needs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Job {
     /// The file's name without `.wasm`.
     pub name: String,
@@ -52,6 +53,12 @@ pub(super) struct Refusal {
     pub(super) again: Again,
 }
 
+impl Refusal {
+    fn later(reason: &str) -> Self {
+        Self { reason: reason.to_owned(), again: Again::Later }
+    }
+}
+
 impl Job {
     pub(super) fn new(name: &str, bytes: Vec<u8>, digest: String, loaded: Option<Arc<Plugin>>, config: Option<&Config>) -> Self {
         let mut job = Self { name: name.to_owned(), bytes, digest, loaded, specs: Vec::new(), countries: false };
@@ -65,9 +72,21 @@ impl Job {
         self.countries = config.is_some_and(|config| config.geoip.is_some());
     }
 
-    /// Judges it.
+    /// Judges it, on a thread of its own: compiling and configuring hold up whoever waits for them.
     pub async fn judge(self, host: Arc<Host>) -> Judged {
-        let result = self.ready(&host).await;
+        let (reply, judged) = oneshot::channel();
+        let own = self.clone();
+        let run = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+            // Whoever asked may have gone.
+            drop(reply.send(runtime.block_on(own.ready(&host))));
+            Ok::<(), std::io::Error>(())
+        };
+        let started = std::thread::Builder::new().name("weir-judge".to_owned()).spawn(run);
+        let result = match started {
+            Ok(_) => judged.await.unwrap_or_else(|_| Err(Refusal::later("it could not be judged"))),
+            Err(error) => Err(Refusal::later(&format!("cannot start a thread: {error}"))),
+        };
         Judged { job: self, result }
     }
 

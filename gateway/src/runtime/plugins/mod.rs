@@ -290,6 +290,7 @@ impl Plugins {
             self.generations.remove(&policy).into_iter().for_each(|old| self.retire(&old));
         }
         self.exchange(generations.into_values().collect());
+        self.slots.values().filter_map(|slot| slot.live.as_ref()).for_each(|plugin| plugin.rest());
         let used: HashSet<&str> = self.generations.values().map(|generation| &*generation.plugin.name).collect();
         self.slots.retain(|name, slot| slot.record.removed.is_none() || used.contains(name.as_str()));
         self.changed();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use weir_plugins::capability::http_out::HttpOut;
-use weir_plugins::{LoadError, Mode, OnError, OnOverflow, PolicyLimits, PolicySpec};
+use weir_plugins::{Isolation, LoadError, Mode, OnError, OnOverflow, PolicyLimits, PolicySpec};
 
 use crate::config::{self, Config, Policy};
 
@@ -36,6 +36,10 @@ pub fn spec(policy: &Policy) -> PolicySpec {
             upstreams: policy.http_out.upstreams.clone(),
             calls: policy.http_out.calls,
             body: policy.http_out.body,
+        },
+        isolation: match policy.isolation {
+            config::Isolation::Pooled => Isolation::Pooled,
+            config::Isolation::Request => Isolation::Request,
         },
         config: policy.config.clone(),
         limits: PolicyLimits {
