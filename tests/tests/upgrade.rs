@@ -253,7 +253,8 @@ fn a_successor_whose_predecessor_is_killed_takes_over() {
     let _ = gateway.wait();
     // The sockets are on their way between two processes: who connects now waits.
     assert_eq!(gateway.get("/").text(), "ok");
-    assert_eq!(gateway.successors().len(), 1, "{}", gateway.stderr());
+    // It answers before the line that says so has been read.
+    eventually(LONG, "the successor says that it has taken over", || gateway.successors().len() == 1);
     assert_eq!(gateway.admin("GET /readyz").status, 200);
 }
 
