@@ -1,12 +1,13 @@
 //! The end of an exchange: exactly one record, whatever happened, and what the exchange held is given back.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use weir_plugins::{Exchange, Outcome, Phase};
 
+use crate::clock;
 use crate::http::body::BodyError;
 use crate::http::respond;
 use crate::http1::client::Connection;
@@ -42,7 +43,7 @@ pub struct Finish {
     /// The request id as the upstream and the client see it.
     pub id_text: respond::IdText,
     /// Counts the request body.
-    pub bytes_in: Arc<AtomicU64>,
+    pub bytes_in: Rc<Cell<u64>>,
     worker: Rc<Worker>,
     /// Held for the gauge of exchanges in progress.
     _active: Active,
@@ -65,7 +66,7 @@ impl Finish {
     #[must_use]
     pub fn new(record: Box<AccessRecord>, worker: Rc<Worker>) -> Box<Self> {
         let active = worker.shared.recorder.metrics().request();
-        let bytes_in = Arc::default();
+        let bytes_in = Rc::default();
         let id_text = respond::request_id(record.request_id);
         Box::new(Self {
             record,
@@ -99,12 +100,13 @@ impl Finish {
     /// Ends the exchange: gives the connection back, tells the policies that asked, and records.
     pub fn end(self, end: End<'_>) {
         let Self { mut record, exchange, site, server, reuse, bytes_in, worker, id_text: _, _active } = self;
-        record.duration = record.started.elapsed();
-        record.bytes_in = bytes_in.load(Ordering::Relaxed);
+        let now = clock::read();
+        record.duration = now.saturating_duration_since(record.started);
+        record.bytes_in = bytes_in.get();
         match end {
             End::Complete => {
                 if let (Some((server, idle)), Some(connection)) = (server, reuse) {
-                    worker.pool.keep(server, connection, idle, Instant::now());
+                    worker.pool.keep(server, connection, idle, now);
                 }
             }
             End::ClientGone if record.reason.is_empty() => "client_gone".clone_into(&mut record.reason),

@@ -10,11 +10,13 @@
 
 pub mod admin;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod conn;
 pub mod demo;
 pub mod failure;
 pub mod finish;
+pub mod hash;
 pub mod http;
 pub mod http1;
 pub mod listen;

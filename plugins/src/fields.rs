@@ -13,6 +13,7 @@ use std::ops::Range;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use self::known::lower;
 pub use self::known::{Known, KnownSet};
 
 /// A name to look for.
@@ -132,7 +133,7 @@ impl Fields {
                 // All lines at once; most stand there as they are written.
                 start = name.start;
                 let lines = head.get(start..).unwrap_or_default();
-                fields.text.reserve_exact(lines.len() + bytes);
+                fields.text = Vec::with_capacity(lines.len() + bytes);
                 fields.text.extend_from_slice(lines);
             }
             let is_plain = head.get(name.end..value.start) == Some(BEFORE)
@@ -150,6 +151,7 @@ impl Fields {
 
     /// The first value of this name.
     #[must_use]
+    #[inline]
     pub fn get<'n>(&self, name: impl Into<Name<'n>>) -> Option<&[u8]> {
         let name = name.into();
         if !self.may_have(name) {
@@ -167,6 +169,7 @@ impl Fields {
     }
 
     /// All values of this name, in order.
+    #[inline]
     pub fn get_all<'a, 'n: 'a>(&'a self, name: impl Into<Name<'n>>) -> impl DoubleEndedIterator<Item = &'a [u8]> + 'a {
         let name = name.into();
         let list = if self.may_have(name) { self.list.as_slice() } else { &[] };
@@ -175,24 +178,28 @@ impl Fields {
 
     /// Whether there is a field of this name.
     #[must_use]
+    #[inline]
     pub fn contains<'n>(&self, name: impl Into<Name<'n>>) -> bool {
         self.get(name).is_some()
     }
 
     /// The known names that fields have.
     #[must_use]
+    #[inline]
     pub const fn known(&self) -> KnownSet {
         self.known
     }
 
     /// The number of fields.
     #[must_use]
+    #[inline]
     pub const fn len(&self) -> usize {
         self.list.len()
     }
 
     /// At least as many bytes as [`Fields::write`] writes.
     #[must_use]
+    #[inline]
     pub const fn text_len(&self) -> usize {
         self.text.len()
     }
@@ -209,6 +216,7 @@ impl Fields {
     }
 
     /// Adds a field behind the others.
+    #[inline]
     pub fn append<'n>(&mut self, name: impl Into<Name<'n>>, value: &[u8]) {
         let name = name.into();
         let known = if let Name::Known(known) = name { Some(known) } else { None };
@@ -242,6 +250,7 @@ impl Fields {
     }
 
     /// Removes all fields of these names.
+    #[inline]
     pub fn remove_known(&mut self, names: KnownSet) {
         if self.known.meets(names) {
             self.list.retain(|field| !is_in(names, field));
@@ -255,6 +264,7 @@ impl Fields {
     }
 
     /// Whether some name, in lower case, is like this.
+    #[inline]
     pub fn any(&self, mut like: impl FnMut(Name<'_>) -> bool) -> bool {
         self.list.iter().any(|field| like(self.key(field)))
     }
@@ -273,10 +283,12 @@ impl Fields {
         copy(&run);
     }
 
+    #[inline]
     fn may_have(&self, name: Name<'_>) -> bool {
         if let Name::Known(known) = name { self.known.has(known) } else { true }
     }
 
+    #[inline]
     fn is(&self, field: &Field, name: Name<'_>) -> bool {
         match name {
             Name::Known(known) => field.known == Some(known),
@@ -284,18 +296,22 @@ impl Fields {
         }
     }
 
+    #[inline]
     fn key(&self, field: &Field) -> Name<'_> {
         field.known.map_or_else(|| Name::Other(self.name(field)), Name::Known)
     }
 
+    #[inline]
     fn name(&self, field: &Field) -> &[u8] {
         self.part(field.start, field.colon)
     }
 
+    #[inline]
     fn value(&self, field: &Field) -> &[u8] {
         self.part(field.colon.saturating_add(VALUE_AFTER), field.end)
     }
 
+    #[inline]
     fn part(&self, start: u32, end: u32) -> &[u8] {
         self.text.get(start as usize..end as usize).unwrap_or_default()
     }
@@ -304,15 +320,20 @@ impl Fields {
         let start = self.text.len();
         let colon = start + name.len();
         self.text.reserve(name.len() + value.len() + BEFORE.len() + BEHIND.len());
-        self.text.extend_from_slice(name);
-        lower(self.text.get_mut(start..).unwrap_or_default());
-        self.text.extend_from_slice(BEFORE);
+        if let Some(known) = known {
+            self.text.extend_from_slice(known.line());
+        } else {
+            self.text.extend_from_slice(name);
+            lower(self.text.get_mut(start..).unwrap_or_default());
+            self.text.extend_from_slice(BEFORE);
+        }
         self.text.extend_from_slice(value);
         let end = self.text.len();
         self.text.extend_from_slice(BEHIND);
         self.note(known, start, colon, end);
     }
 
+    #[inline]
     fn note(&mut self, known: Option<Known>, start: usize, colon: usize, end: usize) {
         // A head of 4 GiB is beyond every limit of its readers; nothing stands behind it.
         let place = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
@@ -395,27 +416,6 @@ impl<'a, N: Into<Name<'a>>, V: AsRef<[u8]>> FromIterator<(N, V)> for Fields {
         }
         fields
     }
-}
-
-/// Makes letters small, eight at a time.
-fn lower(name: &mut [u8]) {
-    let mut words = name.chunks_exact_mut(8);
-    for chunk in words.by_ref() {
-        if let Ok(word) = <[u8; 8]>::try_from(&*chunk) {
-            chunk.copy_from_slice(&lower_word(u64::from_le_bytes(word)).to_le_bytes());
-        }
-    }
-    words.into_remainder().make_ascii_lowercase();
-}
-
-/// Sets bit 5 of those of eight bytes that are capital letters.
-const fn lower_word(word: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = ONES << 7;
-    let low = word & !HIGH;
-    let from_a = low + ONES * (0x80 - b'A' as u64);
-    let past_z = low + ONES * (0x7f - b'Z' as u64);
-    word | (((from_a ^ past_z) & !word & HIGH) >> 2)
 }
 
 #[cfg(test)]

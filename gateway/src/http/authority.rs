@@ -54,7 +54,7 @@ fn default_port(tls: bool) -> u16 {
 
 /// Host and port digits. The colons of an IPv6 address are inside its brackets.
 fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
-    let after = text.rfind(']').map_or(0, |end| end + 1);
+    let after = if text.starts_with('[') { text.rfind(']').map_or(0, |end| end + 1) } else { 0 };
     match text.get(after..)?.split_once(':') {
         Some((name, port)) => Some((text.get(..after + name.len())?, Some(port))),
         None => Some((text, None)),

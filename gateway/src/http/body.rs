@@ -1,11 +1,11 @@
 //! Bodies on their way: counted, bounded in time, and followed to their end.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -131,7 +131,7 @@ pub struct RequestBody {
     incoming: Option<ClientBody>,
     /// Read with the window, to be sent after it.
     trailers: Option<HeaderMap>,
-    read: Arc<AtomicU64>,
+    read: Rc<Cell<u64>>,
     stall: Stall,
     /// Where what is sent is kept, and the rest returns to, while the request may be sent again.
     replay: Option<Rc<Replay>>,
@@ -164,7 +164,7 @@ impl Stall {
 impl RequestBody {
     /// A body that is relayed as it comes. `read` counts its bytes.
     #[must_use]
-    pub fn new(incoming: ClientBody, read: Arc<AtomicU64>, limits: BodyLimits) -> Self {
+    pub fn new(incoming: ClientBody, read: Rc<Cell<u64>>, limits: BodyLimits) -> Self {
         let incoming = Some(incoming).filter(|body| !body.is_end_stream());
         Self::of(Rest { prefix: VecDeque::new(), incoming, trailers: None }, read, limits)
     }
@@ -174,10 +174,10 @@ impl RequestBody {
     pub fn whole(bytes: Bytes) -> Self {
         let prefix = Some(bytes).filter(|bytes| !bytes.is_empty()).into_iter().collect();
         let limits = BodyLimits { idle: Duration::MAX, rate: 0, bytes: None };
-        Self::of(Rest { prefix, incoming: None, trailers: None }, Arc::default(), limits)
+        Self::of(Rest { prefix, incoming: None, trailers: None }, Rc::default(), limits)
     }
 
-    fn of(rest: Rest, read: Arc<AtomicU64>, limits: BodyLimits) -> Self {
+    fn of(rest: Rest, read: Rc<Cell<u64>>, limits: BodyLimits) -> Self {
         let Rest { prefix, incoming, trailers } = rest;
         let (stall, pace) = (Stall::new(limits.idle), Pace::new(limits.rate, limits.idle.saturating_mul(2)));
         Self { prefix, incoming, trailers, read, stall, replay: None, pace, limits }
@@ -191,7 +191,7 @@ impl RequestBody {
 
     /// Counts what has come, the first time that it is read.
     fn came(&mut self, bytes: usize) -> Result<(), BodyError> {
-        let before = self.read.fetch_add(bytes as u64, Ordering::Relaxed);
+        let before = self.read.replace(self.read.get() + bytes as u64);
         if let Some(most) = self.limits.bytes.filter(|most| before + bytes as u64 > *most) {
             return Err(BodyError::TooLarge(most));
         }
@@ -228,14 +228,14 @@ impl RequestBody {
 
     /// Counts its bytes as they are read; `None` when all of it is here already.
     #[must_use]
-    pub fn progress(&self) -> Option<Arc<AtomicU64>> {
-        self.incoming.as_ref().map(|_| Arc::clone(&self.read))
+    pub fn progress(&self) -> Option<Rc<Cell<u64>>> {
+        self.incoming.as_ref().map(|_| Rc::clone(&self.read))
     }
 
     /// Keeps what is sent from now on, so that the body can be sent again. `None` when it is known to be too large for that.
     #[must_use]
     pub fn keep(&mut self) -> Option<Kept> {
-        let (read, limits) = (Arc::clone(&self.read), self.limits);
+        let (read, limits) = (Rc::clone(&self.read), self.limits);
         if self.is_end_stream() {
             return Some(Kept::empty(read, limits));
         }
@@ -246,7 +246,7 @@ impl RequestBody {
 
     /// The body that was kept: what was sent of it, then the rest.
     #[must_use]
-    pub(super) fn again(rest: Rest, read: Arc<AtomicU64>, limits: BodyLimits) -> Self {
+    pub(super) fn again(rest: Rest, read: Rc<Cell<u64>>, limits: BodyLimits) -> Self {
         Self::of(rest, read, limits)
     }
 

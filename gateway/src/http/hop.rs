@@ -96,6 +96,9 @@ fn is_upgradable(protocols: &[u8]) -> bool {
 
 /// Removes the fields that Connection names. The usual `keep-alive` or `close` costs no allocation.
 fn remove_named(headers: &mut Fields) {
+    if headers.get_all(Known::Connection).all(|value| matches!(value, b"keep-alive" | b"close")) {
+        return;
+    }
     let naming = headers.get_all(Known::Connection).filter(|value| !tokens(value).all(is_option));
     let naming: Vec<Vec<u8>> = naming.map(<[u8]>::to_ascii_lowercase).collect();
     for name in naming.iter().flat_map(|value| tokens(value)).filter(|name| !is_protected(name)) {

@@ -30,8 +30,8 @@ pub struct ResponseHead {
 /// A request.
 #[derive(Debug)]
 pub struct Request<B> {
-    /// Its head.
-    pub head: RequestHead,
+    /// Its head, which moves from step to step.
+    pub head: Box<RequestHead>,
     /// Its body.
     pub body: B,
 }
@@ -56,7 +56,8 @@ impl<B> From<http::Request<B>> for Request<B> {
     fn from(request: http::Request<B>) -> Self {
         let (parts, body) = request.into_parts();
         let headers = Fields::from(&parts.headers);
-        Self { head: RequestHead { method: parts.method, uri: parts.uri, version: parts.version, headers }, body }
+        let head = RequestHead { method: parts.method, uri: parts.uri, version: parts.version, headers };
+        Self { head: Box::new(head), body }
     }
 }
 

@@ -1,11 +1,9 @@
 //! A request body that can be sent again: what was sent of it is kept, up to a limit, and the rest comes back when the connection lets go
 //! of it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -71,16 +69,16 @@ impl Inner {
 #[derive(Debug)]
 pub struct Kept {
     replay: Option<Rc<Replay>>,
-    read: Arc<AtomicU64>,
+    read: Rc<Cell<u64>>,
     limits: BodyLimits,
 }
 
 impl Kept {
-    pub(super) const fn empty(read: Arc<AtomicU64>, limits: BodyLimits) -> Self {
+    pub(super) const fn empty(read: Rc<Cell<u64>>, limits: BodyLimits) -> Self {
         Self { replay: None, read, limits }
     }
 
-    pub(super) const fn of(replay: Rc<Replay>, read: Arc<AtomicU64>, limits: BodyLimits) -> Self {
+    pub(super) const fn of(replay: Rc<Replay>, read: Rc<Cell<u64>>, limits: BodyLimits) -> Self {
         Self { replay: Some(replay), read, limits }
     }
 
@@ -96,7 +94,7 @@ impl Kept {
                 rest.prefix.push_front(piece);
             }
         }
-        Some(RequestBody::again(rest, Arc::clone(&self.read), self.limits))
+        Some(RequestBody::again(rest, Rc::clone(&self.read), self.limits))
     }
 
     /// Whether its connection has let go of it.
@@ -131,7 +129,7 @@ mod tests {
     fn body(pieces: &[usize], trailers: bool) -> RequestBody {
         let prefix = pieces.iter().enumerate().map(|(index, size)| Bytes::from(vec![b'a' + index as u8; *size])).collect();
         let trailers = trailers.then(HeaderMap::new);
-        RequestBody::again(Rest { prefix, incoming: None, trailers }, Arc::default(), LIMITS)
+        RequestBody::again(Rest { prefix, incoming: None, trailers }, Rc::default(), LIMITS)
     }
 
     /// The next frame: how many bytes and which, 0 for trailers.

@@ -8,7 +8,8 @@ use crate::failure::Failure;
 use crate::fields::{Fields, Known};
 use crate::finish::Finish;
 use crate::http::body::ResponseBody;
-use crate::http::message::{Response, ResponseHead};
+use crate::http::message::{RequestHead, Response, ResponseHead};
+use crate::observe::trace;
 
 /// A request id as every answer and every upstream request carries it: 32 hex digits.
 pub type IdText = [u8; 32];
@@ -16,24 +17,19 @@ pub type IdText = [u8; 32];
 /// A request id as text.
 #[must_use]
 pub fn request_id(id: u128) -> IdText {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [0u8; 32];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(id.to_be_bytes()) {
-        for (digit, nibble) in pair.iter_mut().zip([byte >> 4, byte & 0xf]) {
-            *digit = DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
-        }
-    }
+    let mut text = [0; 32];
+    trace::write_bytes(&mut text, &id.to_be_bytes());
     text
 }
 
 /// A refusal or a failure: status, reference id, and nothing of which rule it was. JSON when the client prefers it.
 #[must_use]
-pub fn failure(failure: &Failure, request_headers: &Fields, finish: Box<Finish>) -> Response<ResponseBody> {
+pub fn failure(failure: &Failure, request: Option<&RequestHead>, finish: Box<Finish>) -> Response<ResponseBody> {
     let status = failure.status();
     let id = finish.id_text;
     let reference = String::from_utf8_lossy(&id);
     let title = status.canonical_reason().unwrap_or("Refused");
-    let (content_type, body) = if prefers_json(request_headers) {
+    let (content_type, body) = if request.is_some_and(|request| prefers_json(&request.headers)) {
         let json = format!("{{\"status\":{},\"error\":\"{title}\",\"reference\":\"{reference}\"}}\n", status.as_u16());
         ("application/json", json)
     } else {

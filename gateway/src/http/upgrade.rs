@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -65,7 +64,7 @@ pub async fn run(downstream: &RefCell<Downstream>, tunnel: Tunnel) {
         deadline.poll(context, after(quiet.1, wait))
     })
     .await;
-    finish.bytes_in.fetch_add(up.moved, Ordering::Relaxed);
+    finish.bytes_in.set(finish.bytes_in.get() + up.moved);
     finish.record.bytes_out += down.moved;
     finish.end(End::Complete);
 }

@@ -18,7 +18,7 @@ use super::wire::{Io, Wire};
 use super::{head, response, turn};
 use crate::fields::Known;
 use crate::http::body::{BodyError, RequestBody};
-use crate::http::message::{Request, RequestHead, Response};
+use crate::http::message::{Request, Response};
 use crate::http::pace::BodyFault;
 
 /// How long a server may take to ask for a body that it was told to expect; servers that know nothing of it never ask.
@@ -76,12 +76,14 @@ pub struct Unanswered {
     /// Whether any of its body was taken.
     pub begun: bool,
     /// The request. Its body is what is left of it.
-    pub request: Request<RequestBody>,
+    pub request: Box<Request<RequestBody>>,
 }
 
 /// How a request is sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Manner {
+    /// When it begins to be sent.
+    pub begun: std::time::Instant,
     /// How long the server may be silent, once nothing is sent any more.
     pub limit: Duration,
     /// When the answer must have begun in any case.
@@ -98,7 +100,7 @@ pub struct Manner {
 /// The request, and why it has no answer.
 pub async fn send(
     connection: Box<Connection>,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     manner: Manner,
     lost: impl Fn() -> bool,
 ) -> Result<Response<ResponseBytes>, Box<Unanswered>> {
@@ -112,10 +114,11 @@ pub async fn send(
 
 struct Sending {
     connection: Box<Connection>,
-    parts: RequestHead,
     upload: Upload,
     manner: Manner,
     quiet: Option<Quiet>,
+    /// Since when nothing moves, until that is looked at for the first time.
+    begun: Option<Instant>,
     interim: u32,
 }
 
@@ -130,16 +133,15 @@ struct Quiet {
 }
 
 impl Sending {
-    fn new(mut connection: Box<Connection>, request: Request<RequestBody>, manner: Manner) -> Self {
-        let Request { head: parts, body } = request;
-        let framing = request_framing(&parts, &body);
+    fn new(mut connection: Box<Connection>, request: Box<Request<RequestBody>>, manner: Manner) -> Self {
+        let framing = request_framing(&request);
         connection.deadline.moved();
         connection.wire.begin();
-        let said = head::write_request(connection.wire.output(), &parts, framing);
-        let held = said.expects && !body.is_end_stream();
+        let said = head::write_request(connection.wire.output(), &request.head, framing);
+        let held = said.expects && !request.body.is_end_stream();
         let trailers = said.trailers;
-        let upload = Upload { body, framing, held, head_first: manner.head_first, begun: false, over: false, trailers };
-        Self { connection, parts, upload, manner, quiet: None, interim: 0 }
+        let upload = Upload { request, framing, held, head_first: manner.head_first, begun: false, over: false, trailers };
+        Self { connection, upload, manner, quiet: None, begun: Some(manner.begun.into()), interim: 0 }
     }
 
     fn poll(&mut self, context: &mut Context<'_>, lost: &impl Fn() -> bool) -> Poll<Result<response::Head, Error>> {
@@ -152,7 +154,7 @@ impl Sending {
         loop {
             let wire = &mut self.connection.wire;
             if !wire.input.is_empty() {
-                match response::take(&mut wire.input, &self.parts.method) {
+                match response::take(&mut wire.input, &self.upload.request.head.method) {
                     Ok(Some(response::Head { head, .. }))
                         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS =>
                     {
@@ -190,7 +192,7 @@ impl Sending {
         let mut quiet = match self.quiet {
             Some(quiet) if quiet.sent == sent => quiet,
             _ => {
-                let now = Instant::now();
+                let now = self.begun.take().unwrap_or_else(Instant::now);
                 Quiet { since: now, sent, look: now + self.manner.look_every }
             }
         };
@@ -218,23 +220,23 @@ impl Sending {
     }
 
     fn answered(self, head: response::Head) -> Response<ResponseBytes> {
-        let Self { connection, parts, upload, .. } = self;
+        let Self { connection, upload, .. } = self;
         let response::Head { head, framing, keep } = head;
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let decoder = if switching { Decoder::Done } else { Decoder::new(framing) };
         let upload = if upload.over { None } else { Some(Box::new(upload)) };
-        drop(parts);
         Response { head, body: ResponseBytes { connection: Some(connection), decoder, keep: keep && !switching, upload } }
     }
 
     fn unanswered(self, error: Error) -> Unanswered {
         let sent = self.connection.wire.sent();
-        Unanswered { error, sent, begun: self.upload.begun, request: Request { head: self.parts, body: self.upload.body } }
+        Unanswered { error, sent, begun: self.upload.begun, request: self.upload.request }
     }
 }
 
 /// How the server learns where the body ends; none for a request that has none and says nothing of one.
-fn request_framing(parts: &RequestHead, body: &RequestBody) -> Option<Framing> {
+fn request_framing(request: &Request<RequestBody>) -> Option<Framing> {
+    let Request { head: parts, body } = request;
     match body.size_hint().exact() {
         Some(0) if body.is_end_stream() => {
             let meant = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH)
@@ -269,7 +271,7 @@ enum UploadError {
 /// A request on its way out.
 #[derive(Debug)]
 struct Upload {
-    body: RequestBody,
+    request: Box<Request<RequestBody>>,
     framing: Option<Framing>,
     /// Whether the body waits for the server's word.
     held: bool,
@@ -290,12 +292,12 @@ impl Upload {
         loop {
             let mut waits = self.held;
             while !self.over && !waits && !wire.is_full() {
-                if self.body.is_end_stream() && !matches!(self.framing, Some(Framing::Chunked)) {
+                if self.request.body.is_end_stream() && !matches!(self.framing, Some(Framing::Chunked)) {
                     self.over = true;
                     break;
                 }
                 self.begun = true;
-                match Pin::new(&mut self.body).poll_frame(context) {
+                match Pin::new(&mut self.request.body).poll_frame(context) {
                     Poll::Ready(Some(Ok(frame))) => self.write(wire, frame),
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(UploadError::Body(error))),
                     Poll::Ready(None) => self.end(wire, None),

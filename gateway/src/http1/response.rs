@@ -70,6 +70,10 @@ fn place(whole: &[u8], part: &[u8]) -> Span {
 fn is_persistent(headers: &Fields, old: bool) -> bool {
     let mut keep = !old;
     for value in headers.get_all(Known::Connection) {
+        if value == b"keep-alive" {
+            keep = true;
+            continue;
+        }
         for token in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             if token.eq_ignore_ascii_case(b"close") {
                 return false;
@@ -112,10 +116,11 @@ fn framing(headers: &mut Fields, status: StatusCode, method: &Method, old: bool)
 fn content_length(headers: &mut Fields) -> Result<Option<u64>, BadResponse> {
     let mut values = headers.get_all(Known::ContentLength);
     let Some(first) = values.next() else { return Ok(None) };
-    if first.is_empty() || !first.iter().all(u8::is_ascii_digit) {
-        return Err(BadResponse);
-    }
-    let length = std::str::from_utf8(first).ok().and_then(|digits| digits.parse().ok()).ok_or(BadResponse)?;
+    let more_by = |length: u64, digit: &u8| match digit {
+        b'0'..=b'9' => length.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
+        _ => None,
+    };
+    let length = first.iter().try_fold(0, more_by).filter(|_| !first.is_empty()).ok_or(BadResponse)?;
     let mut more = false;
     for other in values {
         if other != first {

@@ -1,6 +1,6 @@
 //! A client's HTTP/1 connection: request after request, each judged as bytes, answered, and written out, with a deadline on every wait.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -20,6 +20,7 @@ use super::downstream::{Downstream, RequestBytes};
 use super::head::{self, Delivery};
 use super::turn;
 use super::wire::Io;
+use crate::clock;
 use crate::fields::Place;
 use crate::http::body::{ClientBody, ResponseBody};
 use crate::http::guard::raw::{self, Reading};
@@ -43,6 +44,11 @@ const MAX_LINGER: usize = 1024 * 1024;
 /// How long a connection that has just fallen idle stays open while the process ends.
 const BREATH: Duration = Duration::from_secs(1);
 
+thread_local! {
+    /// Where the fields of the head that is being read are: room that the heads of all connections use in turn.
+    static PLACES: Cell<Vec<Place>> = const { Cell::new(Vec::new()) };
+}
+
 /// Serves a connection to its end.
 pub async fn serve(worker: Rc<Worker>, conn: Rc<Conn>, io: Io) {
     let mut session = Session::new(worker, conn, io);
@@ -54,8 +60,8 @@ pub async fn serve(worker: Rc<Worker>, conn: Rc<Conn>, io: Io) {
         let next = session
             .next(|context| if std::mem::replace(&mut heard, true) { Poll::Pending } else { drain.as_mut().poll(context) });
         match next.await {
-            Next::Request(asked) => {
-                if !session.exchange(*asked).await {
+            Next::Request(head, keep) => {
+                if !session.exchange(head, keep).await {
                     break;
                 }
             }
@@ -86,7 +92,8 @@ pub struct Refused {
 
 /// What a connection brings next.
 enum Next {
-    Request(Box<Asked>),
+    /// A request, and whether its client means to send another one.
+    Request(Box<RequestHead>, bool),
     Refused(Box<Refused>),
     /// A head that is not whole in time.
     Late,
@@ -94,12 +101,6 @@ enum Next {
     Closing,
     /// Nothing more.
     End,
-}
-
-/// A request, and what of it decides how its answer is delivered.
-struct Asked {
-    parts: RequestHead,
-    keep: bool,
 }
 
 /// What the writer needs to know of a request whose parts have been used.
@@ -137,10 +138,10 @@ struct Session {
     deadline: Deadline,
     /// When the process ends: the connection is closed from then on, when nothing happens on it.
     close_idle_at: Option<Instant>,
-    /// Where the fields of the head last read are.
-    fields: Vec<Place>,
     /// Whether the client may still be sending when the connection ends.
     lingers: bool,
+    /// When the last exchange ended, if nothing has happened since.
+    ended: Option<Instant>,
 }
 
 impl Session {
@@ -158,8 +159,8 @@ impl Session {
             is_old: false,
             deadline: Deadline::default(),
             close_idle_at: None,
-            fields: Vec::new(),
             lingers: false,
+            ended: None,
         }
     }
 
@@ -184,11 +185,17 @@ impl Session {
             let fresh = input.get(*judged..).unwrap_or_default();
             let is_due = !fresh.is_empty() && (*judged == 0 || fresh.contains(&b'\n') || input.len() > self.limits.head_bytes);
             if is_due {
-                match raw::read_fields(input, self.limits, &mut self.fields) {
-                    Reading::Partial => *judged = input.len(),
-                    Reading::Whole(head) => return Poll::Ready(take(downstream, &head, &self.fields)),
-                    Reading::Refused(refusal) => return Poll::Ready(Next::refused(refusal, input)),
+                let mut fields = PLACES.take();
+                let next = match raw::read_fields(input, self.limits, &mut fields) {
+                    Reading::Partial => None,
+                    Reading::Whole(head) => Some(take(downstream, &head, &fields)),
+                    Reading::Refused(refusal) => Some(Next::refused(refusal, input)),
+                };
+                PLACES.set(fields);
+                if let Some(next) = next {
+                    return Poll::Ready(next);
                 }
+                *judged = downstream.wire.input.len();
             }
             match downstream.wire.poll_fill(context) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::End),
@@ -198,12 +205,11 @@ impl Session {
             let in_head = !downstream.wire.input.is_empty();
             let began = match *since {
                 Some((before, began)) if before == in_head => began,
-                _ => Instant::now(),
+                _ => self.ended.take().unwrap_or_else(Instant::now),
             };
             self.is_old |= began >= self.expires;
             *since = Some((in_head, began));
             if !in_head {
-                self.fields = Vec::new();
                 if self.close_idle_at.is_none() && (drain(context).is_ready() || self.worker.is_draining()) {
                     self.close_idle_at = Some(self.worker.idle_until().into());
                 }
@@ -220,21 +226,20 @@ impl Session {
     }
 
     /// Answers whether another request may follow.
-    async fn exchange(&mut self, asked: Asked) -> bool {
-        let Asked { parts, mut keep } = asked;
+    async fn exchange(&mut self, head: Box<RequestHead>, mut keep: bool) -> bool {
         self.served.0 += 1;
+        self.ended = None;
         keep &= self.served.0 < self.served.1 && !self.is_old;
-        let manner = Manner { version: parts.version, head_only: parts.method == Method::HEAD, keep };
-        let request = Request { head: parts, body: ClientBody::Http1(RequestBytes::of(&self.downstream)) };
+        let manner = Manner { version: head.version, head_only: head.method == Method::HEAD, keep };
+        let request = Request { head, body: ClientBody::Http1(RequestBytes::of(&self.downstream)) };
         let answer = {
             let downstream = &self.downstream;
             // On the heap, so that a connection that waits for its next request does not hold room for one.
             let mut handling = Box::pin(pipeline::handle(Rc::clone(&self.worker), Rc::clone(&self.conn), request));
-            poll_fn(|context| {
-                if let Poll::Ready(answer) = handling.as_mut().poll(context) {
-                    return Poll::Ready(answer.ok());
-                }
-                downstream.borrow_mut().poll_gone(context).map(|()| None)
+            poll_fn(|context| match turn::poll(handling.as_mut(), context) {
+                (Poll::Ready(answer), _) => Poll::Ready(answer.ok()),
+                (Poll::Pending, true) => Poll::Pending,
+                (Poll::Pending, false) => downstream.borrow_mut().poll_gone(context).map(|()| None),
             })
             .await
         };
@@ -280,10 +285,11 @@ impl Session {
             announced: said.trailers,
             over: false,
             stuck: None,
+            waited: false,
         };
         turn::others_first().await;
         match poll_fn(|context| writer.poll(context, Pin::new(&mut body))).await {
-            Written::Whole => {}
+            Written::Whole => self.ended = (!writer.waited).then(|| clock::last().into()),
             Written::Gone => return false,
             Written::Stalled => {
                 // What the system holds for a client that does not read is given up with the rest.
@@ -307,6 +313,7 @@ impl Session {
     /// Reads what is left of the request's body. Answers whether the next request is where it ends.
     async fn is_read(&mut self) -> bool {
         if !self.downstream.borrow().body.is_done() {
+            self.ended = None;
             let until = after(Instant::now(), self.waits.head);
             let (downstream, deadline) = (&self.downstream, &mut self.deadline);
             poll_fn(|context| {
@@ -392,7 +399,7 @@ fn take(downstream: &mut Downstream, head: &raw::Head, fields: &[Place]) -> Next
                 raw::Framing::Chunked => Framing::Chunked,
             };
             downstream.begin(framing, head.expects);
-            Next::Request(Box::new(Asked { parts, keep: head.persistent }))
+            Next::Request(Box::new(parts), head.persistent)
         }
         Err(refusal) => Next::refused(refusal, &downstream.wire.input),
     }
@@ -427,6 +434,8 @@ struct Writer<'a> {
     over: bool,
     /// Since when the client takes nothing.
     stuck: Option<(Instant, u64)>,
+    /// Whether anything had to be waited for.
+    waited: bool,
 }
 
 impl Writer<'_> {
@@ -449,6 +458,7 @@ impl Writer<'_> {
                 Poll::Ready(Ok(())) => self.stuck = None,
                 Poll::Ready(Err(_)) => return Poll::Ready(Written::Gone),
                 Poll::Pending => {
+                    self.waited = true;
                     let sent = downstream.wire.sent();
                     let since = match self.stuck {
                         Some((since, before)) if before == sent => since,

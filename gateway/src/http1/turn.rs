@@ -1,7 +1,20 @@
 //! When to write: after everybody who is ready has been heard.
 
+use std::cell::Cell;
 use std::future::poll_fn;
-use std::task::Poll;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+thread_local!(static GIVEN: Cell<bool> = const { Cell::new(false) });
+
+/// Polls a future, and tells whether it waits for its turn and for nothing else: then there is no need to look around, it is polled again
+/// at once.
+pub fn poll<F: Future>(future: Pin<&mut F>, context: &mut Context<'_>) -> (Poll<F::Output>, bool) {
+    GIVEN.set(false);
+    let polled = future.poll(context);
+    let waits_for_turn = polled.is_pending() && GIVEN.get();
+    (polled, waits_for_turn)
+}
 
 /// Lets every task of this worker that is ready go first.
 ///
@@ -14,6 +27,7 @@ pub async fn others_first() {
             return Poll::Ready(());
         }
         context.waker().wake_by_ref();
+        GIVEN.set(true);
         Poll::Pending
     })
     .await;

@@ -41,10 +41,9 @@ pub fn parse(value: &[u8]) -> Option<Parent> {
 #[must_use]
 pub fn format(trace_id: u128, span_id: u64, sampled: bool) -> [u8; LENGTH] {
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    for (place, value) in [(3..35, trace_id), (36..52, u128::from(span_id)), (54..55, u128::from(sampled))] {
-        if let Some(digits) = text.get_mut(place) {
-            write_hex(digits, value);
-        }
+    let (trace_id, span_id) = (trace_id.to_be_bytes(), span_id.to_be_bytes());
+    for (place, bytes) in [(3..35, trace_id.as_slice()), (36..52, &span_id), (53..55, &[u8::from(sampled)])] {
+        write_bytes(text.get_mut(place).unwrap_or_default(), bytes);
     }
     text
 }
@@ -139,6 +138,15 @@ pub(super) fn write_hex(digits: &mut [u8], mut value: u128) {
         let nibble = (value & 0xf) as u8;
         *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
         value >>= 4;
+    }
+}
+
+/// Writes each byte as two digits.
+pub fn write_bytes(digits: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
+    for ([high, low], byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        (*high, *low) = (digit(byte >> 4), digit(byte & 0xf));
     }
 }
 

@@ -108,7 +108,7 @@ pub fn metrics(host: &Host, text: &mut String) {
 }
 
 /// The request as the upstream gets it. Its Host is that of the first server: an upstream is one application.
-fn request(call: Call, group: &Group) -> Result<Request<RequestBody>, CallOutError> {
+fn request(call: Call, group: &Group) -> Result<Box<Request<RequestBody>>, CallOutError> {
     let target: PathAndQuery = call.target.parse().map_err(|_| CallOutError::Invalid)?;
     let mut uri = http::uri::Parts::default();
     uri.path_and_query = Some(target);
@@ -118,7 +118,7 @@ fn request(call: Call, group: &Group) -> Result<Request<RequestBody>, CallOutErr
     let mut headers = Fields::from(&call.headers);
     headers.insert(Known::Host, host.as_bytes());
     let head = RequestHead { method: call.method, uri, version: Version::HTTP_11, headers };
-    Ok(Request { head, body: RequestBody::whole(call.body) })
+    Ok(Box::new(Request { head: Box::new(head), body: RequestBody::whole(call.body) }))
 }
 
 fn host(server: &Server) -> String {
@@ -134,12 +134,13 @@ fn host(server: &Server) -> String {
 async fn exchange(
     pool: &Pool,
     group: &Group,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     ids: &TraceIds,
     attempts: &mut Vec<Attempt>,
     most: usize,
 ) -> Result<Answer, CallOutError> {
-    let answered = failover::send(pool, group, request, ids, attempts).await.map_err(|failure| error(&failure))?;
+    let answered =
+        failover::send(pool, group, request, ids, attempts, Instant::now()).await.map_err(|failure| error(&failure))?;
     let Answered { response, server, idle } = answered;
     let Response { mut head, mut body } = response;
     if head.status == StatusCode::SWITCHING_PROTOCOLS {

@@ -8,13 +8,14 @@ pub mod transform;
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri, Version};
 use thiserror::Error;
 use weir_plugins::Phase;
 
+use crate::clock;
 use crate::config::Limits;
 use crate::conn::ClientIp;
 use crate::failure::Failure;
@@ -53,11 +54,12 @@ enum Answer {
 /// [`Closed`] when the connection shall end without an answer.
 pub async fn handle(worker: Rc<Worker>, conn: Rc<Conn>, request: Request<ClientBody>) -> Result<Response<ResponseBody>, Closed> {
     let snapshot = worker.snapshot();
-    let Request { head: mut parts, body } = request;
-    let record = begin(&worker, &conn, &snapshot, &parts);
+    let Request { head, body } = request;
+    let record = begin(&worker, &conn, &snapshot, &head);
     let mut flight = InFlight(Some(Finish::new(record, Rc::clone(&worker))));
-    let is_http1 = parts.version < Version::HTTP_2;
-    let decided = exchange(&worker, &conn, &snapshot, &mut flight, &mut parts, body).await;
+    let is_http1 = head.version < Version::HTTP_2;
+    let mut head = Some(head);
+    let decided = exchange(&worker, &conn, &snapshot, &mut flight, &mut head, body).await;
     let closing = worker.is_draining() || decided.as_ref().is_err_and(Failure::closes_connection);
     if !is_http1 && matches!(decided, Err(Failure::Head(_))) {
         conn.retire();
@@ -82,7 +84,7 @@ pub async fn handle(worker: Rc<Worker>, conn: Rc<Conn>, request: Request<ClientB
                 finish.end(crate::finish::End::Complete);
                 return Err(Closed);
             }
-            respond::failure(&failure, &parts.headers, finish)
+            respond::failure(&failure, head.as_deref(), finish)
         }
     };
     if closing && is_http1 && response.head.status != http::StatusCode::SWITCHING_PROTOCOLS {
@@ -96,10 +98,11 @@ pub async fn handle(worker: Rc<Worker>, conn: Rc<Conn>, request: Request<ClientB
 pub fn refuse(worker: &Rc<Worker>, conn: &Rc<Conn>, refused: &Refused) -> Response<ResponseBody> {
     let parts = sketch::parts(&refused.sketch);
     let mut record = begin(worker, conn, &worker.snapshot(), &parts);
+    record.host = host_text(&parts);
     record.event = "connection";
     let failure = Failure::Head(refused.refusal);
     note(&mut record, &failure);
-    let mut response = respond::failure(&failure, &parts.headers, Finish::new(record, Rc::clone(worker)));
+    let mut response = respond::failure(&failure, Some(&parts), Finish::new(record, Rc::clone(worker)));
     respond::close_after(&mut response.head.headers);
     response
 }
@@ -121,15 +124,24 @@ async fn exchange(
     conn: &Rc<Conn>,
     snapshot: &Arc<Snapshot>,
     flight: &mut InFlight,
-    parts: &mut RequestHead,
+    head: &mut Option<Box<RequestHead>>,
     body: ClientBody,
 ) -> Result<Answer, Failure> {
-    let Some(finish) = flight.0.as_deref_mut() else { return Err(Failure::ClientBody(BodyFault::Failed)) };
+    let (Some(finish), Some(parts)) = (flight.0.as_deref_mut(), head.as_deref_mut()) else {
+        return Err(Failure::ClientBody(BodyFault::Failed));
+    };
     let limits = &snapshot.config.limits;
     let tls = conn.info.tls.is_some();
 
     // Head guard: framing and authority rules that hyper does not enforce.
-    let authority = guard::check(parts, tls, head_limits(limits)).map_err(Failure::Head)?;
+    let authority = match guard::check(parts, tls, head_limits(limits)) {
+        Ok(authority) => authority,
+        Err(refusal) => {
+            finish.record.host = host_text(parts);
+            return Err(Failure::Head(refusal));
+        }
+    };
+    finish.record.host = cut_host(authority.text);
     let host = authority.text.to_owned();
     let site = route(snapshot, conn, &authority.host)?;
     finish.record.site = Some(Arc::clone(&site.name));
@@ -140,30 +152,35 @@ async fn exchange(
     forward_headers(conn, snapshot, parts, &host, upgrading, finish);
 
     // Policies on the connection, the head and the first bytes of the body.
-    let mut body = RequestBody::new(body, Arc::clone(&finish.bytes_in), body_limits(limits));
+    let mut body = RequestBody::new(body, Rc::clone(&finish.bytes_in), body_limits(limits));
     if body.is_too_large() {
         return Err(Failure::ClientBody(BodyFault::TooLarge));
     }
     let mut upstream_host = host;
-    if !site.chain.policies().is_empty()
-        && let Some(reply) = policies::request(conn, snapshot, &site, finish, parts, &mut upstream_host, &mut body).await?
-    {
-        return Ok(Answer::Reply(reply));
+    if !site.chain.policies().is_empty() {
+        // On the heap: an exchange without policies needs no room for calls of theirs.
+        let asked = policies::request(conn, snapshot, &site, finish, parts, &mut upstream_host, &mut body);
+        if let Some(reply) = Box::pin(asked).await? {
+            return Ok(Answer::Reply(reply));
+        }
     }
 
     // Upstream.
     let Some(group) = &site.group else { return Err(Failure::SiteUnavailable) };
     finish.record.upstream = Some(Arc::clone(&group.name));
-    let request = upstream_request(parts, body, &upstream_host)?;
+    let Some(head) = head.take() else { return Err(Failure::ClientBody(BodyFault::Failed)) };
+    let request = upstream_request(head, body, &upstream_host)?;
     let ids = finish.record.trace;
-    let answered = failover::send(&worker.pool, group, request, &ids, &mut finish.record.attempts).await?;
+    // Nothing has been waited for without policies.
+    let now = if site.chain.policies().is_empty() { finish.record.started } else { Instant::now() };
+    let answered = failover::send(&worker.pool, group, request, &ids, &mut finish.record.attempts, now).await?;
     finish.record.decided_by = DecidedBy::Upstream;
 
     // Response phase in reverse order, then the body on its way.
     relay(snapshot, &site, flight, answered, upgrading).await
 }
 
-/// The record as far as the head tells.
+/// The record as far as the head tells, the host aside: that is read once, by the guard.
 fn begin(worker: &Worker, conn: &Conn, snapshot: &Snapshot, parts: &RequestHead) -> Box<AccessRecord> {
     let trusted = conn.is_trusted(&snapshot.config.trusted_proxies);
     let client = if trusted {
@@ -173,10 +190,11 @@ fn begin(worker: &Worker, conn: &Conn, snapshot: &Snapshot, parts: &RequestHead)
     };
     let country = if client == conn.info.client { conn.info.country.clone() } else { worker.country(client) };
     let parent = if trusted { parts.headers.get(Known::Traceparent).and_then(trace::parse) } else { None };
+    let (started, time) = clock::with_date();
     Box::new(AccessRecord {
         event: "request",
-        time: SystemTime::now(),
-        started: Instant::now(),
+        time,
+        started,
         duration: Duration::ZERO,
         request_id: trace::random_u128(),
         trace: worker.shared.recorder.begin_trace(parent),
@@ -186,7 +204,7 @@ fn begin(worker: &Worker, conn: &Conn, snapshot: &Snapshot, parts: &RequestHead)
         site: None,
         protocol: protocol(parts.version),
         method: parts.method.clone(),
-        host: host_text(parts),
+        host: String::new(),
         path: parts.uri.path().to_owned(),
         status: 0,
         decided_by: DecidedBy::Gateway,
@@ -239,24 +257,22 @@ fn forward_headers(conn: &Conn, snapshot: &Snapshot, parts: &mut RequestHead, ho
 }
 
 /// The request as the upstream gets it: same target, Host as the policies left it.
-fn upstream_request(parts: &mut RequestHead, body: RequestBody, host: &str) -> Result<Request<RequestBody>, Failure> {
+fn upstream_request(mut head: Box<RequestHead>, body: RequestBody, host: &str) -> Result<Box<Request<RequestBody>>, Failure> {
     let bad = || Failure::Head(guard::Refusal::BadTarget);
-    let mut headers = std::mem::take(&mut parts.headers);
     if host.is_empty() {
-        headers.remove(Known::Host);
-    } else if headers.get(Known::Host) != Some(host.as_bytes()) {
+        head.headers.remove(Known::Host);
+    } else if head.headers.get(Known::Host) != Some(host.as_bytes()) {
         let host = HeaderValue::from_str(host).map_err(|_| bad())?;
-        headers.insert(Known::Host, host.as_bytes());
+        head.headers.insert(Known::Host, host.as_bytes());
     }
     // Most targets are a path already.
-    let uri = if parts.uri.authority().is_none() {
-        std::mem::take(&mut parts.uri)
-    } else {
+    if head.uri.authority().is_some() {
         let mut uri = http::uri::Parts::default();
-        uri.path_and_query = Some(parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
-        Uri::from_parts(uri).map_err(|_| bad())?
-    };
-    Ok(Request { head: RequestHead { method: parts.method.clone(), uri, version: Version::HTTP_11, headers }, body })
+        uri.path_and_query = Some(head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
+        head.uri = Uri::from_parts(uri).map_err(|_| bad())?;
+    }
+    head.version = Version::HTTP_11;
+    Ok(Box::new(Request { head, body }))
 }
 
 async fn relay(
@@ -275,7 +291,9 @@ async fn relay(
     }
     finish.server = Some((server, kept_for));
     hop::strip(&mut head.headers, switching);
-    if let Some(reply) = policies::response(site, finish, &mut head).await? {
+    if site.chain.wants(Phase::Response)
+        && let Some(reply) = Box::pin(policies::response(site, finish, &mut head)).await?
+    {
         return Ok(Answer::Reply(reply));
     }
     head.headers.insert(Known::XRequestId, &finish.id_text);
@@ -311,7 +329,11 @@ const fn protocol(version: Version) -> &'static str {
 fn host_text(parts: &RequestHead) -> String {
     let named = parts.uri.authority().map(|authority| authority.as_str());
     let host = named.or_else(|| parts.headers.text(Known::Host)).unwrap_or_default();
-    // Both are ASCII; if they ever are not, a cut in the middle of a letter is no host at all.
+    cut_host(host)
+}
+
+fn cut_host(host: &str) -> String {
+    // ASCII; if it ever is not, a cut in the middle of a letter is no host at all.
     host.get(..host.len().min(MAX_HOST)).unwrap_or_default().to_owned()
 }
 

@@ -4,19 +4,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::HostPattern;
+use crate::hash::BuildShort;
 
 /// Host names to sites: exact names first, then the longest wildcard, then `*`. Look-ups cost the same for 10 and 10,000 sites.
 #[derive(Debug)]
 pub struct Hosts<T> {
-    exact: HashMap<String, Arc<T>>,
+    exact: HashMap<String, Arc<T>, BuildShort>,
     /// By what follows `*.`.
-    wildcard: HashMap<String, Arc<T>>,
+    wildcard: HashMap<String, Arc<T>, BuildShort>,
     any: Option<Arc<T>>,
 }
 
 impl<T> Default for Hosts<T> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), wildcard: HashMap::new(), any: None }
+        Self { exact: HashMap::default(), wildcard: HashMap::default(), any: None }
     }
 }
 

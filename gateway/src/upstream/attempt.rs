@@ -1,12 +1,13 @@
 //! One request to one server.
 
+use std::cell::Cell;
 use std::error::Error as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::uri::Scheme;
 use http::{StatusCode, Uri};
+use hyper::client::conn::http2;
 
 use super::connect::{ConnectError, Sender};
 use super::group::Group;
@@ -121,6 +122,8 @@ pub enum Fate {
 /// How long a request may take, and when it is given up sooner.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits<'a> {
+    /// When the request begins to be sent.
+    pub begun: Instant,
     /// How long the server may be silent.
     pub first_byte: Duration,
     /// When the response head must be there, however the request moves.
@@ -136,7 +139,7 @@ pub struct Limits<'a> {
 pub async fn attempt(
     server: &Server,
     sender: Sender,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     limits: Limits<'_>,
     idle: Duration,
 ) -> Result<Answered, Failed> {
@@ -145,24 +148,35 @@ pub async fn attempt(
             let response = over_http1(connection, request, server, limits).await?;
             Ok(Answered { response, server: server.id, idle })
         }
-        Sender::Http2(mut sender) => {
-            if !sender.is_ready()
-                && let Err(error) = ready(&tokio::time::timeout(limits.first_byte, sender.ready()).await)
-            {
-                return Err(Failed { error, fate: Fate::Unsent(Box::new(request)) });
-            }
-            let progress = request.body.progress();
-            let sent = answered(sender.try_send_request(for_http2(request)), server, limits, progress).await?;
-            let response = sent.map_err(Failed::of)?;
-            Ok(Answered { response: Response::from(response).map(UpstreamBody::Http2), server: server.id, idle })
+        // On the heap: most exchanges need no room for it.
+        Sender::Http2(sender) => {
+            let response = Box::pin(over_http2(sender, request, server, limits)).await?;
+            Ok(Answered { response, server: server.id, idle })
         }
     }
+}
+
+/// Over HTTP/2 the request is hyper's until it tells that nothing of it was sent.
+async fn over_http2(
+    mut sender: http2::SendRequest<RequestBody>,
+    request: Box<Request<RequestBody>>,
+    server: &Server,
+    limits: Limits<'_>,
+) -> Result<Response<UpstreamBody>, Failed> {
+    if !sender.is_ready()
+        && let Err(error) = ready(&tokio::time::timeout(limits.first_byte, sender.ready()).await)
+    {
+        return Err(Failed { error, fate: Fate::Unsent(request) });
+    }
+    let progress = request.body.progress();
+    let sent = answered(sender.try_send_request(for_http2(*request)), server, limits, progress).await?;
+    Ok(Response::from(sent.map_err(Failed::of)?).map(UpstreamBody::Http2))
 }
 
 /// Over HTTP/1 it is known which bytes were sent, and the request comes back.
 async fn over_http1(
     connection: Box<Connection>,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
     server: &Server,
     limits: Limits<'_>,
 ) -> Result<Response<UpstreamBody>, Failed> {
@@ -170,7 +184,8 @@ async fn over_http1(
     let kept = if has_body { request.body.keep() } else { None };
     // A body that is too large to be kept stays whole until the connection has proven to take its head.
     let head_first = has_body && kept.is_none();
-    let manner = client::Manner { limit: limits.first_byte, deadline: limits.deadline, look_every: LOOK_EVERY, head_first };
+    let Limits { begun, first_byte: limit, deadline, .. } = limits;
+    let manner = client::Manner { begun, limit, deadline, look_every: LOOK_EVERY, head_first };
     let lost = || is_lost(server, limits);
     let Unanswered { error, sent, begun, request } = match client::send(connection, request, manner, lost).await {
         Ok(response) => return Ok(response.map(UpstreamBody::Http1)),
@@ -186,7 +201,7 @@ async fn over_http1(
     if !matches!(error, AttemptError::Reset | AttemptError::ServerDown) {
         return Err(Failed { error, fate: Fate::Final });
     }
-    let Request { head, body } = request;
+    let Request { head, body } = *request;
     let body = match kept {
         None => (!begun).then_some(body),
         Some(kept) => {
@@ -209,7 +224,7 @@ async fn answered<F: Future>(
     answer: F,
     server: &Server,
     limits: Limits<'_>,
-    progress: Option<Arc<AtomicU64>>,
+    progress: Option<Rc<Cell<u64>>>,
 ) -> Result<F::Output, Failed> {
     let mut answer = std::pin::pin!(answer);
     let (mut seen, mut silent) = (0, Duration::ZERO);
@@ -220,7 +235,7 @@ async fn answered<F: Future>(
             return Ok(output);
         }
         silent += turn;
-        let moved = progress.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
+        let moved = progress.as_ref().map_or(0, |bytes| bytes.get());
         if moved != seen {
             (seen, silent) = (moved, Duration::ZERO);
         }
@@ -253,7 +268,7 @@ fn ready(waited: &Result<hyper::Result<()>, tokio::time::error::Elapsed>) -> Res
 /// A copy of a request that may have to be sent again.
 #[derive(Debug)]
 pub struct Copy {
-    head: RequestHead,
+    head: Box<RequestHead>,
     body: replay::Kept,
 }
 

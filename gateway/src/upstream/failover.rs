@@ -17,20 +17,20 @@ use crate::http::message::Request;
 use crate::observe::record::{Attempt, TraceIds};
 use crate::observe::trace;
 
-/// Sends a request to the group's servers, best first, and notes every attempt.
+/// Sends a request to the group's servers, best first, and notes every attempt. `now` is when it begins.
 ///
 /// # Errors
 /// [`Failure::NoHealthyServer`] at once when all are known to be down; else the last attempt's failure.
 pub async fn send(
     pool: &Pool,
     group: &Group,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
     ids: &TraceIds,
     attempts: &mut Vec<Attempt>,
+    now: Instant,
 ) -> Result<Answered, Failure> {
     group.count_request();
     let may_repeat = group.retry.safe && group.retry.attempts > 0 && is_repeatable(&request);
-    let now = Instant::now();
     let mut journey = Journey::new(attempts, now);
     let Some(server) = journey.turn(group, now) else {
         group.servers.iter().for_each(|server| server.want());
@@ -44,8 +44,11 @@ pub async fn send(
         let needs_copy = group.retry.attempts > 0 && matches!(dialled.sender, Sender::Http2(_));
         let copy = if needs_copy { Copy::of(&mut request) } else { None };
         let take_back = Some(group).filter(|_| may_repeat);
-        let limits = Limits { first_byte: group.timeouts.first_byte, deadline: journey.deadline(group), take_back };
         let Dialled { server, sender, reused, started } = dialled;
+        // A kept connection was there at once.
+        let begun = if reused { started } else { Instant::now() };
+        let deadline = journey.deadline(group);
+        let limits = Limits { begun, first_byte: group.timeouts.first_byte, deadline, take_back };
         let Failed { error, fate } = match attempt(server, sender, request, limits, group.timeouts.idle).await {
             Ok(answered) => {
                 server.on_answered();
@@ -82,9 +85,9 @@ struct Proven {
 }
 
 /// The request once more, if it may be sent again.
-async fn again(group: &Group, journey: &Journey<'_>, proven: Proven, copy: Option<Copy>) -> Option<Request<RequestBody>> {
+async fn again(group: &Group, journey: &Journey<'_>, proven: Proven, copy: Option<Copy>) -> Option<Box<Request<RequestBody>>> {
     let whole = match proven.fate {
-        Fate::Unsent(request) => return Some(*request),
+        Fate::Unsent(request) => return Some(request),
         Fate::Refused => None,
         Fate::Unanswered(request) if proven.may_repeat => request,
         Fate::Unanswered(_) | Fate::Final => return None,
@@ -99,8 +102,8 @@ async fn again(group: &Group, journey: &Journey<'_>, proven: Proven, copy: Optio
     // A kept connection that ends as it is used again is no sign of load; a new one that ends without an answer may be.
     let allowed = !is_late && (proven.stale || group.take_retry(now));
     match (allowed, whole, copy) {
-        (true, Some(request), _) => Some(*request),
-        (true, None, Some(copy)) => copy.again().await,
+        (true, Some(request), _) => Some(request),
+        (true, None, Some(copy)) => copy.again().await.map(Box::new),
         _ => None,
     }
 }

@@ -83,6 +83,10 @@ impl<'a> Journey<'a> {
         status: Option<u16>,
     ) {
         let elapsed = started.elapsed();
+        if self.attempts.capacity() == 0 {
+            // What most requests take.
+            *self.attempts = Vec::with_capacity(1);
+        }
         self.attempts.push(Attempt { server: Arc::clone(&server.label), stage, outcome, status, started, elapsed, span_id });
     }
 }

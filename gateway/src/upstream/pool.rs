@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use hyper::client::conn::http2;
 
 use super::connect::Sender;
+use crate::hash::BuildShort;
 use crate::http::body::RequestBody;
 use crate::http1::client::Connection;
 
@@ -17,7 +18,7 @@ const MAX_IDLE: usize = 256;
 /// The pool of one worker; clones are the same pool.
 #[derive(Clone, Debug, Default)]
 pub struct Pool {
-    servers: Rc<RefCell<HashMap<u64, Idle>>>,
+    servers: Rc<RefCell<HashMap<u64, Idle, BuildShort>>>,
 }
 
 #[derive(Debug, Default)]

@@ -21,6 +21,13 @@ macro_rules! known {
                 }
             }
 
+            /// What a line of it begins with.
+            pub(super) const fn line(self) -> &'static [u8] {
+                match self {
+                    $(Self::$known => concat!($text, ": ").as_bytes(),)*
+                }
+            }
+
             /// The one of this name, in any case. The length and the first letter leave at most one to compare with.
             #[must_use]
             pub fn of(name: &[u8]) -> Option<Self> {
@@ -29,7 +36,7 @@ macro_rules! known {
                     $(($length, $first) => (Self::$known, $text),)*
                     _ => return None,
                 };
-                name.eq_ignore_ascii_case(text.as_bytes()).then_some(known)
+                is_same(name, text.as_bytes()).then_some(known)
             }
         }
     };
@@ -66,6 +73,47 @@ known! {
     XForwardedProto = "x-forwarded-proto" when (17, b'x'),
     XRealIp = "x-real-ip" when (9, b'x'),
     XRequestId = "x-request-id" when (12, b'x'),
+}
+
+/// Whether a name is this one of the same length, which is lower case.
+fn is_same(name: &[u8], text: &[u8]) -> bool {
+    let same = |one: Option<&[u8; 8]>, other: Option<&[u8; 8]>| match (one, other) {
+        (Some(one), Some(other)) => lower_word(u64::from_le_bytes(*one)) == u64::from_le_bytes(*other),
+        _ => true,
+    };
+    if name.len() < 8 {
+        return name.iter().zip(text).all(|(byte, other)| byte.to_ascii_lowercase() == *other);
+    }
+    // Both ends, which overlap, and what is between them.
+    let middle = |name: &[u8]| name.get(8..16).and_then(|middle| <[u8; 8]>::try_from(middle).ok());
+    same(name.first_chunk(), text.first_chunk())
+        && same(name.last_chunk(), text.last_chunk())
+        && (name.len() <= 16 || same(middle(name).as_ref(), middle(text).as_ref()))
+}
+
+/// Makes letters small, eight at a time.
+pub(super) fn lower(name: &mut [u8]) {
+    if name.len() < 8 {
+        name.make_ascii_lowercase();
+        return;
+    }
+    let small = |chunk: &mut [u8; 8]| *chunk = lower_word(u64::from_le_bytes(*chunk)).to_le_bytes();
+    let (whole, _) = name.as_chunks_mut::<8>();
+    whole.iter_mut().for_each(small);
+    // The rest, with some that are small already.
+    if let Some(last) = name.last_chunk_mut() {
+        small(last);
+    }
+}
+
+/// Sets bit 5 of those of eight bytes that are capital letters.
+const fn lower_word(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = ONES << 7;
+    let low = word & !HIGH;
+    let from_a = low + ONES * (0x80 - b'A' as u64);
+    let past_z = low + ONES * (0x7f - b'Z' as u64);
+    word | (((from_a ^ past_z) & !word & HIGH) >> 2)
 }
 
 /// Some of the known names.

@@ -136,7 +136,7 @@ impl<'a> Reader<'a> {
         self.skip(1);
         let start = self.at();
         let whole = self.rest;
-        self.take_while(|byte| TARGET.get(usize::from(byte)) == Some(&PLAIN));
+        self.take_plain(&TARGET);
         // Bytes that not every parser takes.
         let odd = !self.take_while(|byte| TARGET.get(usize::from(byte)) != Some(&REFUSED)).is_empty();
         let target = whole.get(..whole.len() - self.rest.len()).unwrap_or_default();
@@ -172,7 +172,7 @@ impl<'a> Reader<'a> {
     /// Name and value without the white space around it, and where both are.
     fn field(&mut self) -> Result<(&'a [u8], &'a [u8], Place), Stop> {
         let start = self.at();
-        let name = self.take_while(|byte| TOKEN.get(usize::from(byte)) == Some(&true));
+        let name = self.take_plain(&NAME);
         if name.len() > MAX_NAME {
             return Err(Refusal::BadField.into());
         }
@@ -194,11 +194,18 @@ impl<'a> Reader<'a> {
         Ok((name, value, Place { known: Known::of(name), name: name_place, value: value_place }))
     }
 
-    /// Everything up to a CR. Eight bytes at a time: values are most of a head.
+    /// Everything up to a CR. Sixteen and eight bytes at a time: values are most of a head.
     fn value(&mut self) -> Result<&'a [u8], Stop> {
         let all = self.rest;
         let mut rest = all;
         loop {
+            if let Some(([first, second], behind)) =
+                rest.split_first_chunk::<16>().map(|(words, behind)| (halves(*words), behind))
+                && (controls(first) | controls(second)) == 0
+            {
+                rest = behind;
+                continue;
+            }
             if let Some((word, behind)) = rest.split_first_chunk::<8>() {
                 let controls = controls(u64::from_le_bytes(*word));
                 if controls == 0 {
@@ -231,6 +238,19 @@ impl<'a> Reader<'a> {
             [b'\n', ..] => Err(Refusal::BareLineFeed.into()),
             _ => Err(Refusal::BadField.into()),
         }
+    }
+
+    /// Takes the bytes that are plain by this table, eight at a time.
+    fn take_plain(&mut self, table: &[u8; 256]) -> &'a [u8] {
+        let class = |byte: &u8| table.get(usize::from(*byte)).copied().unwrap_or(REFUSED);
+        let (words, _) = self.rest.as_chunks::<8>();
+        let is_plain = |word: &&[u8; 8]| word.iter().fold(PLAIN, |classes, byte| classes | class(byte)) == PLAIN;
+        let plain = 8 * words.iter().take_while(is_plain).count();
+        let behind = self.rest.get(plain..).unwrap_or_default();
+        let length = plain + behind.iter().position(|byte| class(byte) != PLAIN).unwrap_or(behind.len());
+        let (taken, rest) = self.rest.split_at_checked(length).unwrap_or_default();
+        self.rest = rest;
+        taken
     }
 
     fn take_while(&mut self, wanted: impl Fn(u8) -> bool) -> &'a [u8] {
@@ -273,6 +293,11 @@ fn check_form(target: &[u8], connect: bool, odd: bool) -> Result<(), Refusal> {
     if readable { Ok(()) } else { Err(Refusal::BadTarget) }
 }
 
+const fn halves(words: [u8; 16]) -> [u64; 2] {
+    let both = u128::from_le_bytes(words);
+    [both as u64, (both >> 64) as u64]
+}
+
 /// Marks the bytes of eight that are below 0x20 or 0x7f with their highest bit. The lowest mark is right; one above it may be a byte that
 /// only borrowed. A tab is marked: the caller looks closer.
 const fn controls(word: u64) -> u64 {
@@ -284,9 +309,9 @@ const fn controls(word: u64) -> u64 {
     (below | equal) & HIGH
 }
 
-const REFUSED: u8 = 0;
-const PLAIN: u8 = 1;
-const ODD: u8 = 2;
+const PLAIN: u8 = 0;
+const ODD: u8 = 1;
+const REFUSED: u8 = 2;
 
 /// Bytes of a target: plain ones are the same to everybody, odd ones are checked with the parser that comes next, the others are refused: a
 /// fragment, spaces, controls, and whatever is not ASCII.
@@ -307,14 +332,15 @@ static TARGET: [u8; 256] = {
 
 /// Bytes of a field name (RFC 9110, section 5.6.2).
 #[expect(clippy::indexing_slicing, reason = "evaluated when compiling")]
-static TOKEN: [bool; 256] = {
-    let mut table = [false; 256];
+static NAME: [u8; 256] = {
+    let mut table = [REFUSED; 256];
     let mut byte = 0x21;
     while byte < 0x7f {
-        table[byte] = !matches!(
+        let is_token = !matches!(
             byte as u8,
             b'"' | b'(' | b')' | b',' | b'/' | b':' | b';' | b'<' | b'=' | b'>' | b'?' | b'@' | b'[' | b'\\' | b']' | b'{' | b'}'
         );
+        table[byte] = if is_token { PLAIN } else { REFUSED };
         byte += 1;
     }
     table

@@ -9,7 +9,7 @@ fn request(version: Version, method: &str, target: &str, fields: &[(&str, &str)]
     for (name, value) in fields {
         builder = builder.header(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }
-    crate::http::message::Request::from(builder.body(()).unwrap()).head
+    *crate::http::message::Request::from(builder.body(()).unwrap()).head
 }
 
 /// The host a request is for: of HTTP/1, judged as bytes first.

@@ -2,13 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use weir_plugins::{Mode, Phase, VerdictKind};
 
+use crate::hash::BuildShort;
 use crate::observe::record::{AccessRecord, DecidedBy};
 
 /// Every thread's part of the numbers. A thread finds its own part without a lock; the lists here are locked only when a thread meets
@@ -130,7 +130,7 @@ impl<T> Shared<T> {
 }
 
 /// One thread's cells of one family, by name.
-struct Named<T>(HashMap<Arc<str>, Arc<T>, BuildHasherDefault<NameHasher>>);
+struct Named<T>(HashMap<Arc<str>, Arc<T>, BuildShort>);
 
 impl<T> Default for Named<T> {
     fn default() -> Self {
@@ -147,34 +147,6 @@ impl<T: Default> Named<T> {
         shared.0.lock().unwrap_or_else(PoisonError::into_inner).push((Arc::clone(&name), Arc::clone(&cells)));
         count(&cells);
         self.0.insert(name, cells);
-    }
-}
-
-/// A few instructions per eight bytes: the names come from the configuration, so nobody can choose them to collide.
-#[derive(Default)]
-struct NameHasher(u64);
-
-impl NameHasher {
-    fn mix(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
-impl Hasher for NameHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            self.mix(u64::from_le_bytes(*word));
-        }
-        self.mix(rest.iter().fold(rest.len() as u64, |word, byte| (word << 8) | u64::from(*byte)));
-    }
-
-    /// `str` ends its bytes with one of these, to tell "ab" "c" from "a" "bc"; there is only ever one name.
-    fn write_u8(&mut self, _: u8) {}
-
-    /// The table takes both its lowest and its highest bits, and the product is best mixed at the top.
-    fn finish(&self) -> u64 {
-        self.0 ^ (self.0 >> 32)
     }
 }
 
