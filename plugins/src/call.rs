@@ -48,7 +48,7 @@ struct Lent<'a> {
 
 impl<'a> Lent<'a> {
     fn lend(instance: &'a mut Instance, slot: &'a mut Slot, phase: Phase, budget: Budget) -> Self {
-        let taken = instance.store.data().limits.taken();
+        let taken = instance.store.data().taken();
         instance.store.set_hostcall_fuel(taken);
         instance.store.set_epoch_deadline(1);
         let state = instance.store.data_mut();
@@ -114,7 +114,7 @@ pub(crate) async fn response_body(
     let Instance { store, policy } = &mut *lent.instance;
     let GuestState { exchange, limits, policy_index, .. } = store.data_mut();
     let most = exchange.as_deref_mut().map_or(0, |exchange| exchange.usages.of(*policy_index).body_in(chunk.len(), limits));
-    let taken = limits.taken().saturating_add(most);
+    let taken = store.data().taken().saturating_add(most);
     store.set_hostcall_fuel(taken);
     let call = policy.weir_policy_handler().call_on_response_body(&mut *store, Resource::new_borrow(0), chunk, last);
     let called = bounded(pin!(call), budget).await?;

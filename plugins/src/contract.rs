@@ -48,7 +48,7 @@ pub(crate) mod bindings {
 }
 
 use bindings::weir::policy::types::{self, EditError, Header, IpAddress};
-use bindings::weir::policy::{geoip, kv, log, metrics};
+use bindings::weir::policy::{geoip, kv, kv_atomic, log, metrics};
 
 /// Links the contract's imports; WASI is linked by the engine.
 pub(crate) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
@@ -311,6 +311,12 @@ impl kv::Host for GuestState {
     }
     fn increment(&mut self, key: String, delta: i64, ttl_ms: u64) -> i64 {
         self.shared.kv.increment(key, delta, ttl_ms)
+    }
+}
+
+impl kv_atomic::Host for GuestState {
+    fn compare_and_set(&mut self, key: String, expected: Option<Vec<u8>>, new: Option<Vec<u8>>, ttl_ms: u64) -> bool {
+        self.shared.kv.compare_and_set(key, expected.as_deref(), new, ttl_ms)
     }
 }
 

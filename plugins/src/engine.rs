@@ -125,6 +125,11 @@ impl Host {
         rows.collect()
     }
 
+    /// Forgets the state of a plugin that is gone: its counters, its store. What still runs keeps its own to the end.
+    pub fn forget(&self, plugin: &str) {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).remove(plugin);
+    }
+
     /// The state of a plugin outlives its generations, so that a hot swap does not reset a counter.
     pub(crate) fn shared(&self, plugin: &str) -> Shared {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);

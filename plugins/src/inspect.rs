@@ -2,6 +2,7 @@
 
 use wasmtime::component::Component;
 
+use crate::capability::{CAPABILITIES, of_interface};
 use crate::contract::{NEWEST, SUPPORTED};
 use crate::error::LoadError;
 
@@ -61,11 +62,15 @@ pub(crate) fn check_type(component: &Component) -> Result<Vec<String>, LoadError
     if !exports.iter().any(|name| name.starts_with("weir:policy/handler@")) {
         return Err(LoadError::NotAPolicy);
     }
-    let mut capabilities = Vec::new();
+    let mut capabilities: Vec<String> = Vec::new();
     for name in imports {
-        match name.strip_prefix(PACKAGE).and_then(|rest| rest.split('@').next()) {
+        match name.strip_prefix(PACKAGE).and_then(|rest| rest.split('@').next()).map(of_interface) {
             Some("types") => {}
-            Some(capability) if crate::capability::CAPABILITIES.contains(&capability) => capabilities.push(capability.to_owned()),
+            Some(capability) if CAPABILITIES.contains(&capability) => {
+                if !capabilities.iter().any(|known| known == capability) {
+                    capabilities.push(capability.to_owned());
+                }
+            }
             Some(_) => return Err(unknown(name)),
             None if WASI.iter().any(|prefix| name.starts_with(prefix)) => {}
             None => return Err(LoadError::Import(name.to_owned())),

@@ -40,7 +40,7 @@ pub mod geoip {
 pub mod kv {
     use std::time::Duration;
 
-    use crate::host::kv;
+    use crate::host::{kv, kv_atomic};
 
     /// The value of a key.
     #[must_use]
@@ -62,6 +62,19 @@ pub mod kv {
     #[must_use]
     pub fn increment(key: &str, delta: i64, ttl: Option<Duration>) -> i64 {
         kv::increment(key, delta, millis(ttl))
+    }
+
+    /// Sets a key to `new`, or deletes it, if its value is `expected`; `None` stands for no such key. Answers whether it did: of many
+    /// exchanges that try the same change at once, one succeeds.
+    ///
+    /// ```
+    /// use weir_sdk::kv;
+    /// assert!(kv::compare_and_set("ticket", None, Some(b"taken"), None));
+    /// assert!(!kv::compare_and_set("ticket", None, Some(b"taken"), None));
+    /// ```
+    #[must_use]
+    pub fn compare_and_set(key: &str, expected: Option<&[u8]>, new: Option<&[u8]>, ttl: Option<Duration>) -> bool {
+        kv_atomic::compare_and_set(key, expected, new, millis(ttl))
     }
 
     fn millis(ttl: Option<Duration>) -> u64 {

@@ -240,6 +240,7 @@ fn calls_under_way_are_bounded_and_end_with_their_clients() {
     assert_eq!(auth.count(), 2);
     // Whoever hangs up gives the place back.
     drop(waiting);
+    eventually(LONG, "both calls have ended", || counted(&gateway, "auth", "ended") > 1.0);
     gate.open();
     eventually(LONG, "there is room again", || gateway.get("/later").status == 200);
 }
@@ -263,6 +264,22 @@ fn calls_go_where_the_gateway_would_send_a_request() {
     assert_eq!(reasons[0], "connect", "{reasons:?}");
 }
 
+#[test]
+fn a_connection_is_asked_about_once_and_the_first_exchange_tells_of_it() {
+    let (origin, auth) = (Upstream::text("welcome"), Upstream::text("not asked"));
+    let directory = Upstream::text("known");
+    let lines = format!("{GRANTED}\nconfig = {{ connections = true }}");
+    let gateway = setup(&origin, &auth.url(), &directory.url(), &lines).start();
+    let asked = directory.count();
+    let mut connection = gateway.connect();
+    let answers: Vec<_> = (0..2).map(|_| connection.ask(&Request::get("/")).unwrap()).collect();
+    assert_eq!((answers[1].text().as_str(), directory.count() - asked), ("welcome", 1));
+    let (first, second) = (gateway.log_of(&answers[0]), gateway.log_of(&answers[1]));
+    assert_eq!(first["calls"][0]["upstream"], "directory", "{first}");
+    assert!(directory.last().header("traceparent").unwrap().contains(first["trace_id"].as_str().unwrap()), "{first}");
+    assert!(second["calls"].is_null(), "{second}");
+}
+
 /// A policy that only observes asks all the same: its verdict hangs on the answer.
 #[test]
 fn a_policy_that_observes_asks_and_decides_nothing() {
@@ -273,4 +290,92 @@ fn a_policy_that_observes_asks_and_decides_nothing() {
     assert_eq!(answer.text(), "welcome");
     let line = gateway.log_of(&answer);
     assert_eq!((&line["policies"][0]["verdict"], auth.count()), (&"deny".into(), 2), "{line}");
+}
+
+/// Lines that the greedy guest runs with: what it does takes more than the ten milliseconds that a call has.
+const GREEDY: &str = "grants = [\"kv\"]\nlimits = { cpu = \"2s\", wall = \"20s\" }";
+
+/// Pain 12: what one plugin keeps, another neither reads nor changes nor pushes out; a plugin has room for so much and no more.
+#[test]
+fn a_greedy_plugin_takes_nothing_from_its_neighbour() {
+    let origin = Upstream::text("ok");
+    let gateway = Setup::before(&origin).guest("kv", "grants = [\"kv\"]").guest("greedy", GREEDY).start();
+    let count = |path: &str| gateway.get(path).header("x-count").map(str::to_owned);
+    assert_eq!(count("/").as_deref(), Some("1"));
+    let reason = |path: &str| gateway.log_of(&gateway.get(path))["reason"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(reason("/spy"), "nothing", "the neighbour's key is not there");
+    assert_eq!(reason("/fill"), "filled");
+    let before = gateway.memory();
+    for _ in 0..20 {
+        assert_eq!(reason("/fill"), "filled", "the newest is kept, what is too large never");
+    }
+    let grown = gateway.memory().saturating_sub(before);
+    assert!(grown < 48 << 20, "80 MiB were offered, and the memory grew by {grown} bytes");
+    assert_eq!(reason("/spy"), "own_only");
+    // The counter went on through all of that: 1 before, 23 by the greedy one's own requests, and this.
+    assert_eq!(count("/").as_deref(), Some("25"));
+}
+
+/// Pain 13: random labels and names that look like another metric end at a number of series.
+#[test]
+fn counters_of_a_plugin_are_bounded_and_invent_no_metric() {
+    let origin = Upstream::text("ok");
+    let gateway = Setup::before(&origin).guest("greedy", GREEDY).start();
+    for _ in 0..5 {
+        assert_eq!(gateway.get("/series").status, 400);
+    }
+    let text = gateway.admin("GET /metrics").text();
+    let own = text.lines().filter(|line| line.starts_with("weir_plugin_counter_total{plugin=\"greedy\""));
+    let (dropped, series): (Vec<_>, Vec<_>) = own.partition(|line| line.contains("name=\"dropped\""));
+    assert_eq!(series.len(), 64, "{series:#?}");
+    assert!(series.iter().all(|line| line.contains("name=\"random\"")), "{series:#?}");
+    // 500 series were offered, and ten additions each time whose names are none.
+    let refused = dropped.iter().find(|line| line.contains("label=\"series\"")).unwrap();
+    assert!(refused.ends_with(&format!(" {}", 500 - 64 + 50)), "{refused}");
+    let families = text.lines().filter(|line| line.starts_with("# TYPE weir_requests_total "));
+    assert_eq!(families.count(), 1, "{text}");
+    assert!(!text.contains("UPPER") && !text.contains("labelled"), "{text}");
+}
+
+/// Pain 11: of many who want the same thing at once, one gets it.
+#[test]
+fn a_key_is_taken_once_however_many_want_it() {
+    let origin = Upstream::text("yours");
+    let gateway = Setup::before(&origin).guest("kv", "grants = [\"kv\"]").start();
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let ask = || gateway.get("/claim").status;
+        let clients: Vec<_> = (0..24).map(|_| scope.spawn(ask)).collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    let got = statuses.iter().filter(|status| **status == 200).count();
+    let refused = statuses.iter().filter(|status| **status == 409).count();
+    assert_eq!((got, refused), (1, 23), "{statuses:?}");
+}
+
+/// Pain 11: a plugin's state outlives its swap and ends with its file.
+#[test]
+fn what_a_plugin_keeps_ends_with_its_file() {
+    let origin = Upstream::text("ok");
+    let gateway = Setup::before(&origin).guest("kv", "grants = [\"kv\"]").start();
+    let count = || gateway.get("/").header("x-count").map(str::to_owned);
+    assert_eq!((count().as_deref(), count().as_deref()), (Some("1"), Some("2")));
+    let file = gateway.plugin_file("kv");
+    weir_tests::wasm::move_over(&weir_tests::wasm::changed(&weir_tests::wasm::guest("kv"), "other"), &file);
+    let digest = weir_tests::wasm::digest(&file);
+    eventually(LONG, "the swap is live", || gateway.is_live("kv", &digest));
+    assert_eq!(count().as_deref(), Some("3"), "a swap keeps it");
+    gateway.rewrite(|text| text.replace("chain = [\"kv\"]", "chain = []").replace("[policy.kv]", "[policy.kv]\nmode = \"off\""));
+    eventually(LONG, "no policy counts", || count().is_none());
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    eventually(LONG, "the plugin is gone", || gateway.plugin("kv").is_empty());
+    std::fs::write(&file, bytes).unwrap();
+    eventually(LONG, "it is back", || gateway.is_live("kv", &digest));
+    gateway.rewrite(|text| text.replace("chain = []", "chain = [\"kv\"]").replace("mode = \"off\"", "mode = \"enforce\""));
+    let mut first = None;
+    eventually(LONG, "it counts again", || {
+        first = count();
+        first.is_some()
+    });
+    assert_eq!(first.as_deref(), Some("1"));
 }

@@ -56,3 +56,16 @@ fn a_version_adds_interfaces_and_changes_none() {
         assert!(second.contains(&interface), "{} differs", interface[0]);
     }
 }
+
+#[test]
+fn plugins_built_for_0_1_1_still_load_and_work() {
+    let (origin, auth) = (Upstream::text("welcome"), Upstream::text("yes"));
+    let asking = "grants = [\"http-out\"]\nhttp_out = { upstreams = [\"auth\"] }\nlimits = { wall = \"20s\" }";
+    let gateway = Setup::before(&origin)
+        .plugin("call-out", "call-out", &fixture("call-out-0.1.1.wasm"), asking)
+        .plugin("kv", "kv", &fixture("kv-0.1.1.wasm"), "grants = [\"kv\"]")
+        .section(&format!("[upstream.auth]\nservers = [{{ url = \"{}\" }}]", auth.url()))
+        .start();
+    assert_eq!(gateway.get("/ask/auth").text(), "200 3");
+    assert_eq!((gateway.get("/claim").text().as_str(), gateway.get("/claim").status), ("welcome", 409));
+}

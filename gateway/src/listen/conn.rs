@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use tokio::net::TcpStream;
-use weir_plugins::{ConnectionFacts, Decision, Exchange, Phase, Verdict};
+use weir_plugins::capability::http_out::CallOut;
+use weir_plugins::{ConnectionFacts, Decision, Exchange, Phase, TraceContext, Verdict};
 
 use super::accept::{Listening, Permit};
 use super::io::{Activity, Timed, Waits};
@@ -45,6 +46,8 @@ struct Asked {
     tags: Vec<(String, String)>,
     /// For the record of the first exchange.
     decisions: Vec<Decision>,
+    /// As `decisions`, which they count from.
+    calls: Vec<CallOut>,
 }
 
 /// Sites whose verdict a connection remembers: it asks for one, or for the few that share a certificate.
@@ -204,7 +207,8 @@ impl Conn {
     ) -> Verdict {
         let is_known = |asked: &Asked| asked.generation == snapshot.generation && asked.site == site.name;
         if !self.verdicts.borrow().iter().any(is_known) {
-            let asked = self.ask(snapshot, site).await;
+            let trace = exchange.as_ref().and_then(|exchange| exchange.trace);
+            let asked = self.ask(snapshot, site, trace).await;
             let mut verdicts = self.verdicts.borrow_mut();
             verdicts.retain(|asked| asked.generation == snapshot.generation);
             if verdicts.len() >= MAX_VERDICTS {
@@ -216,16 +220,22 @@ impl Conn {
         let Some(asked) = verdicts.iter_mut().find(|asked| is_known(asked)) else { return Verdict::Continue };
         if let Some(exchange) = exchange {
             exchange.tags.extend(asked.tags.iter().cloned());
+            let before = exchange.decisions.len();
+            asked.calls.iter_mut().for_each(|call| call.decision += before);
+            exchange.calls.append(&mut asked.calls);
             exchange.decisions.append(&mut asked.decisions);
         }
         asked.verdict.clone()
     }
 
-    async fn ask(&self, snapshot: &Snapshot, site: &Arc<Site>) -> Asked {
-        let mut slot = Some(Box::new(Exchange::connection(self.facts(), Arc::clone(&site.name))));
+    async fn ask(&self, snapshot: &Snapshot, site: &Arc<Site>, trace: Option<TraceContext>) -> Asked {
+        let mut exchange = Exchange::connection(self.facts(), Arc::clone(&site.name));
+        exchange.trace = trace;
+        let mut slot = Some(Box::new(exchange));
         let verdict = site.chain.connection(&mut slot).await;
-        let (tags, decisions) = slot.map(|exchange| (exchange.tags, exchange.decisions)).unwrap_or_default();
-        Asked { site: Arc::clone(&site.name), generation: snapshot.generation, verdict, tags, decisions }
+        let kept = slot.map(|exchange| (exchange.tags, exchange.decisions, exchange.calls));
+        let (tags, decisions, calls) = kept.unwrap_or_default();
+        Asked { site: Arc::clone(&site.name), generation: snapshot.generation, verdict, tags, decisions, calls }
     }
 
     /// Whether the connection phase wants this connection closed before a byte of HTTP. Other refusals are answered over HTTP, with a

@@ -380,6 +380,7 @@ mod tests {
             started: record.started,
             elapsed: Duration::from_millis(2),
             attempts: vec![Attempt { span_id: 0xca11, ..attempt.clone() }],
+            by: 1,
         };
         record.calls = vec![call(1), call(99)];
         let spans = built(&record);

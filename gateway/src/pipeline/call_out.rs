@@ -35,9 +35,10 @@ struct Upstreams {
     pool: Pool,
 }
 
-/// Gives the policies on this worker a way to the upstreams.
-pub fn install(worker: &Rc<Worker>) {
-    http_out::install(Rc::new(Upstreams { shared: Arc::clone(&worker.shared), pool: worker.pool.clone() }));
+/// Gives the policies on this worker a way to the upstreams, until what comes back is dropped.
+#[must_use]
+pub fn install(worker: &Rc<Worker>) -> http_out::Installed {
+    http_out::install(Rc::new(Upstreams { shared: Arc::clone(&worker.shared), pool: worker.pool.clone() }))
 }
 
 impl Outbound for Upstreams {

@@ -241,7 +241,7 @@ async fn work(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command
     let (told, orders) = watch::channel(Orders::default());
     let worker = Worker { shared, pool: Pool::default(), refusals: Sometimes::default(), orders, told: Cell::new(0) };
     let worker = Rc::new(worker);
-    call_out::install(&worker);
+    let _installed = call_out::install(&worker);
     // By the number of their arrival.
     let mut accepting: Vec<Option<Accepting>> = Vec::new();
     let mut sweep = tokio::time::interval(SWEEP_EVERY);

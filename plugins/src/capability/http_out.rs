@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -179,6 +179,8 @@ pub struct CallOut {
     pub elapsed: Duration,
     /// Every attempt.
     pub attempts: Vec<Attempt>,
+    /// Whose call it was: a candidate has the name of the policy that it wants to replace, and a budget of its own.
+    pub by: u64,
 }
 
 /// The gateway's way to its upstreams, on one worker.
@@ -193,41 +195,88 @@ thread_local! {
     static OUTBOUND: RefCell<Option<Rc<dyn Outbound>>> = const { RefCell::new(None) };
 }
 
-/// Gives the policies of this thread a way to the upstreams.
-pub fn install(outbound: Rc<dyn Outbound>) {
+/// Gives the policies of this thread a way to the upstreams, until what comes back is dropped.
+#[must_use]
+pub fn install(outbound: Rc<dyn Outbound>) -> Installed {
     OUTBOUND.set(Some(outbound));
+    Installed(())
+}
+
+/// A thread's way to the upstreams. It ends with its runtime, not with its thread.
+#[derive(Debug)]
+pub struct Installed(());
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        OUTBOUND.set(None);
+    }
 }
 
 /// What one generation was granted, and how much of it is in use.
 #[derive(Debug, Default)]
 pub(crate) struct Allowance {
+    id: u64,
     granted: HttpOut,
     under_way: AtomicUsize,
 }
 
 impl Allowance {
     pub(crate) fn new(granted: &HttpOut) -> Arc<Self> {
-        Arc::new(Self { granted: granted.clone(), under_way: AtomicUsize::new(0) })
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self { id, granted: granted.clone(), under_way: AtomicUsize::new(0) })
+    }
+
+    /// Bytes that the host takes from a guest for one call. Twice the limit, so that a body that is a little too long is refused with its
+    /// reason.
+    pub(crate) fn taken(&self) -> usize {
+        if self.granted.upstreams.is_empty() {
+            return 0;
+        }
+        self.granted.body.saturating_mul(2).saturating_add(4 * MAX_FIELD_BYTES)
     }
 
     fn upstream(&self, name: &str) -> Result<Arc<str>, CallOutError> {
         self.granted.upstreams.iter().find(|own| ***own == *name).cloned().ok_or(CallOutError::NotGranted)
     }
 
-    fn begin(self: &Arc<Self>) -> Result<UnderWay, CallOutError> {
+    fn begin(
+        self: &Arc<Self>,
+        counts: &Arc<CallCounts>,
+        upstream: &Arc<str>,
+        deadline: Instant,
+    ) -> Result<UnderWay, CallOutError> {
         // The count is right before the look at it: two that begin at once see each other.
         let before = self.under_way.fetch_add(1, Ordering::Relaxed);
-        let begun = UnderWay(Arc::clone(self));
-        if before < self.granted.calls { Ok(begun) } else { Err(CallOutError::Busy) }
+        if before < self.granted.calls {
+            let (allowance, counts, upstream) = (Arc::clone(self), Arc::clone(counts), Arc::clone(upstream));
+            return Ok(UnderWay { allowance, counts, upstream, deadline, answered: false });
+        }
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        Err(CallOutError::Busy)
     }
 }
 
 /// A call under way, until it is dropped.
-struct UnderWay(Arc<Allowance>);
+struct UnderWay {
+    allowance: Arc<Allowance>,
+    counts: Arc<CallCounts>,
+    upstream: Arc<str>,
+    deadline: Instant,
+    /// There is a result, which is counted by whoever takes it.
+    answered: bool,
+}
+
+/// The outcome of a call that nobody waited for to the end: the client was gone, or the time of the policy was over.
+const ENDED: &str = "ended";
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.allowance.under_way.fetch_sub(1, Ordering::Relaxed);
+        if !self.answered {
+            let is_late = Instant::now() >= self.deadline;
+            self.counts.count(&self.upstream, if is_late { CallOutError::Timeout.as_str() } else { ENDED });
+        }
     }
 }
 
@@ -278,33 +327,53 @@ impl wit::Host for GuestState {
 }
 
 impl GuestState {
+    /// Bytes that the host takes from the guest in one host call, or as the answer of one call that is no piece of a body.
+    pub(crate) fn taken(&self) -> usize {
+        self.limits.taken().max(self.shared.http_out.taken())
+    }
+
     async fn ask(&mut self, upstream: Arc<str>, call: wit::Call, started: Instant) -> Result<Answer, CallOutError> {
         let deadline = match call.timeout_ms {
             0 => self.wall_until,
             millis => self.wall_until.min(started + Duration::from_millis(u64::from(millis))),
         };
-        let exchange = self.exchange.as_deref().ok_or(CallOutError::NotNow)?;
-        if exchange.calls.iter().filter(|call| call.policy == self.policy).count() >= MAX_CALLS {
+        let exchange = self.exchange.as_deref_mut().ok_or(CallOutError::NotNow)?;
+        if exchange.calls.iter().filter(|call| call.by == self.shared.http_out.id).count() >= MAX_CALLS {
             return Err(CallOutError::Busy);
         }
         let call = checked(call, upstream, deadline, exchange, self.shared.http_out.granted.body)?;
-        let under_way = self.shared.http_out.begin()?;
-        let (upstream, method) = (Arc::clone(&call.upstream), call.method.clone());
-        let path = call.target.split('?').next().unwrap_or_default().to_owned();
+        let mut under_way = self.shared.http_out.begin(&self.shared.calls, &call.upstream, deadline)?;
+        let mut note = CallOut {
+            policy: Arc::clone(&self.policy),
+            decision: exchange.decisions.len(),
+            upstream: Arc::clone(&call.upstream),
+            method: call.method.clone(),
+            path: call.target.split('?').next().unwrap_or_default().to_owned(),
+            outcome: ENDED,
+            started,
+            elapsed: Duration::ZERO,
+            attempts: Vec::new(),
+            by: self.shared.http_out.id,
+        };
         let begun = OUTBOUND.with_borrow(|outbound| outbound.as_ref().map(|outbound| outbound.call(call)));
-        let Some(receiver) = begun else { return Err(CallOutError::NotNow) };
+        let Some(receiver) = begun else {
+            under_way.answered = true;
+            return Err(CallOutError::NotNow);
+        };
+        // Whoever ends the call of the policy ends this one: it is on record from now on.
+        let place = exchange.calls.len();
+        exchange.calls.push(note.clone());
         // The gateway answers by the deadline. Only a worker that is ending drops the sender.
         let Made { result, attempts } =
             receiver.await.unwrap_or(Made { result: Err(CallOutError::Broken), attempts: Vec::new() });
+        under_way.answered = true;
         drop(under_way);
         // The first epoch that the guest sees afterwards passed while it waited: that was no time of the CPU.
         self.ticks_left = self.ticks_left.saturating_add(1);
-        let outcome = result.as_ref().map_or_else(|error| error.as_str(), |_| "ok");
-        let policy = Arc::clone(&self.policy);
-        if let Some(exchange) = self.exchange.as_deref_mut() {
-            let decision = exchange.decisions.len();
-            let elapsed = started.elapsed();
-            exchange.calls.push(CallOut { policy, decision, upstream, method, path, outcome, started, elapsed, attempts });
+        note.outcome = result.as_ref().map_or_else(|error| error.as_str(), |_| "ok");
+        (note.elapsed, note.attempts) = (started.elapsed(), attempts);
+        if let Some(call) = self.exchange.as_deref_mut().and_then(|exchange| exchange.calls.get_mut(place)) {
+            *call = note;
         }
         result
     }
@@ -408,13 +477,17 @@ mod tests {
         let allowance = Allowance::new(&HttpOut { upstreams: vec![Arc::from("auth")], calls: 2, body: 0 });
         assert_eq!(allowance.upstream("auth").as_deref(), Ok("auth"));
         assert_eq!(allowance.upstream("other"), Err(CallOutError::NotGranted));
-        let first = allowance.begin();
-        let second = allowance.begin();
-        assert!(first.is_ok() && second.is_ok());
-        assert_eq!(allowance.begin().map(|_| ()), Err(CallOutError::Busy));
+        let (counts, auth, now) = (Arc::<CallCounts>::default(), Arc::from("auth"), Instant::now());
+        let later = now + Duration::from_secs(60);
+        let begin = |deadline| allowance.begin(&counts, &auth, deadline);
+        let (first, second) = (begin(now).unwrap(), begin(later).unwrap());
+        assert_eq!(begin(later).map(|_| ()).err(), Some(CallOutError::Busy));
         drop(first);
-        assert!(allowance.begin().is_ok());
-        drop(second);
+        let mut third = begin(later).unwrap();
+        third.answered = true;
+        drop((second, third));
         assert_eq!(allowance.under_way.load(Ordering::Relaxed), 0);
+        let auth = |outcome| (Arc::from("auth"), outcome, 1);
+        assert_eq!(counts.snapshot(), [auth("ended"), auth("timeout")], "an answer is counted by whoever takes it");
     }
 }

@@ -78,6 +78,12 @@ impl Kv {
         });
     }
 
+    /// Sets or deletes a key whose value is the expected one; none stands for no such key. Answers whether it did.
+    pub(crate) fn compare_and_set(&self, key: String, expected: Option<&[u8]>, new: Option<Vec<u8>>, ttl_ms: u64) -> bool {
+        let now = Instant::now();
+        self.with(|table| table.compare_and_set(key, expected, new, expiry(ttl_ms, now), now))
+    }
+
     fn with<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
         change(&mut self.table.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -95,9 +101,9 @@ impl Table {
         self.entries.get(key).map(|entry| entry.value.as_slice())
     }
 
-    fn set(&mut self, key: String, value: Vec<u8>, expires: Option<Instant>) {
+    fn set(&mut self, key: String, value: Vec<u8>, expires: Option<Instant>) -> bool {
         if key.len() > MAX_KEY || value.len() > MAX_VALUE {
-            return;
+            return false;
         }
         self.remove(&key);
         self.bytes += key.len() + value.len();
@@ -105,9 +111,30 @@ impl Table {
         self.entries.insert(key, Entry { value, expires, sequence: self.next });
         self.next += 1;
         while self.entries.len() > MAX_ENTRIES || self.bytes > MAX_BYTES {
-            let Some((_, oldest)) = self.order.first_key_value() else { return };
+            let Some((_, oldest)) = self.order.first_key_value() else { break };
             let oldest = oldest.clone();
             self.remove(&oldest);
+        }
+        true
+    }
+
+    fn compare_and_set(
+        &mut self,
+        key: String,
+        expected: Option<&[u8]>,
+        new: Option<Vec<u8>>,
+        expires: Option<Instant>,
+        now: Instant,
+    ) -> bool {
+        if self.get(&key, now) != expected {
+            return false;
+        }
+        match new {
+            Some(value) => self.set(key, value, expires),
+            None => {
+                self.remove(&key);
+                true
+            }
         }
     }
 
@@ -164,6 +191,23 @@ mod tests {
         let values = ["kept", "changed", "added", "deleted", "meanwhile"].map(|name| store.get(name));
         let bytes = |text: &str| Some(text.as_bytes().to_vec());
         assert_eq!(values, [bytes("old"), bytes("new"), bytes("new"), None, bytes("newer")]);
+    }
+
+    #[test]
+    fn a_value_is_replaced_only_where_it_is_the_expected_one() {
+        let mut table = Table::default();
+        let now = Instant::now();
+        let mut swap = |expected: Option<&str>, new: Option<&str>, at: Instant| {
+            let new = new.map(|text| text.as_bytes().to_vec());
+            table.compare_and_set("k".to_owned(), expected.map(str::as_bytes), new, expiry(100, at), at)
+        };
+        assert!(!swap(Some("a"), Some("b"), now), "there is no such key");
+        assert!(swap(None, Some("a"), now));
+        assert!(!swap(None, Some("b"), now) && !swap(Some("b"), Some("c"), now));
+        assert!(swap(Some("a"), Some("b"), now) && swap(Some("b"), None, now) && swap(None, Some("c"), now));
+        assert!(swap(None, Some("d"), now + Duration::from_millis(100)), "what expired is not there");
+        let too_large = "v".repeat(MAX_VALUE + 1);
+        assert!(!swap(Some("d"), Some(&too_large), now) && swap(Some("d"), Some(""), now), "the old value stays");
     }
 
     #[test]

@@ -15,6 +15,14 @@ pub const DEFAULT_GRANTS: [&str; 3] = ["log", "geoip", "metrics"];
 /// All capabilities that a policy can be granted.
 pub const CAPABILITIES: [&str; 5] = ["log", "geoip", "kv", "metrics", "http-out"];
 
+/// The capability that lets a policy import an interface of the contract.
+pub(crate) fn of_interface(interface: &str) -> &str {
+    match interface {
+        "kv-atomic" => "kv",
+        other => other,
+    }
+}
+
 /// The capability state that instances of one plugin share.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {

@@ -427,10 +427,27 @@ pub(crate) mod kv {
     }
     pub(crate) fn increment(key: &str, delta: i64, _ttl_ms: u64) -> i64 {
         super::STATE.with_borrow_mut(|state| {
-            let value = state.values.entry(key.to_owned()).or_insert_with(|| b"0".to_vec());
-            let number = String::from_utf8_lossy(value).parse::<i64>().unwrap_or(0).saturating_add(delta);
-            *value = number.to_string().into_bytes();
+            let value = state.values.entry(key.to_owned()).or_default();
+            // Eight bytes, little endian, as in the gateway.
+            let number = value.as_slice().try_into().map_or(0, i64::from_le_bytes).saturating_add(delta);
+            *value = number.to_le_bytes().to_vec();
             number
+        })
+    }
+}
+
+/// As `kv-atomic` in the contract.
+pub(crate) mod kv_atomic {
+    pub(crate) fn compare_and_set(key: &str, expected: Option<&[u8]>, new: Option<&[u8]>, _ttl_ms: u64) -> bool {
+        super::STATE.with_borrow_mut(|state| {
+            if state.values.get(key).map(Vec::as_slice) != expected {
+                return false;
+            }
+            match new {
+                Some(value) => drop(state.values.insert(key.to_owned(), value.to_vec())),
+                None => drop(state.values.remove(key)),
+            }
+            true
         })
     }
 }

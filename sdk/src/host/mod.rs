@@ -6,12 +6,12 @@ pub(crate) mod mock;
 mod wasm;
 
 #[cfg(not(target_family = "wasm"))]
-pub(crate) use mock::{Connection, Header, IpAddress, Request, Response, geoip, http_out, kv, log, metrics};
+pub(crate) use mock::{Connection, Header, IpAddress, Request, Response, geoip, http_out, kv, kv_atomic, log, metrics};
 #[cfg(not(target_family = "wasm"))]
 pub use mock::{EditError, Finding, Outcome};
 #[cfg(target_family = "wasm")]
 pub use wasm::bindings;
 #[cfg(target_family = "wasm")]
-pub(crate) use wasm::{Connection, Header, IpAddress, Request, Response, geoip, http_out, kv, log, metrics};
+pub(crate) use wasm::{Connection, Header, IpAddress, Request, Response, geoip, http_out, kv, kv_atomic, log, metrics};
 #[cfg(target_family = "wasm")]
 pub use wasm::{EditError, Finding, Outcome};

@@ -15,4 +15,4 @@ pub mod bindings {
 
 pub(crate) use bindings::weir::policy::types::{Connection, Header, IpAddress, Request, Response};
 pub use bindings::weir::policy::types::{EditError, Finding, Outcome};
-pub(crate) use bindings::weir::policy::{geoip, http_out, kv, log, metrics};
+pub(crate) use bindings::weir::policy::{geoip, http_out, kv, kv_atomic, log, metrics};

@@ -235,6 +235,7 @@ impl Plugins {
             Some(_) => {
                 tracing::info!(plugin = name, "plugin removed");
                 self.slots.remove(name);
+                self.host.forget(name);
             }
             None => {}
         }
