@@ -10,7 +10,8 @@
 //! [`rehearsal`] does the same for authors, outside a gateway, and measures it.
 //!
 //! What a plugin may do: read the exchange it is called for, answer with a verdict, edit what the contract lets it edit, and use the
-//! capabilities it was granted. It sees no file, no socket, no environment and no other exchange.
+//! capabilities it was granted. It sees no file, no socket, no environment and no other exchange; whom it may ask over HTTP, the operator
+//! names.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 

@@ -146,6 +146,10 @@ fn a_policy_cannot_write_what_only_the_gateway_writes() {
     assert_eq!(refusal(&gateway, "/headers"), "all_refused");
     assert_eq!(refusal(&gateway, "/large"), "request_too_large");
     assert_eq!(auth.count(), 0);
+    let larger = GRANTED.replace("\"directory\"] }", "\"directory\"], body = \"4MiB\" }");
+    let gateway = setup(&origin, &auth.url(), &auth.url(), &larger).start();
+    assert_eq!(refusal(&gateway, "/large"), "taken", "the operator allows more");
+    assert_eq!(auth.last().length, 70_000);
 }
 
 /// Pain 4: epochs do not tick while a guest waits, its wall deadline does.
