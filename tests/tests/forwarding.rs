@@ -20,6 +20,18 @@ fn every_method_reaches_the_origin_with_its_body_and_its_target() {
 }
 
 #[test]
+fn a_failure_is_told_in_the_form_the_client_accepts() {
+    let origin = Upstream::scripted(|_| Reply::Raw(b"garbage\r\n\r\n".to_vec()));
+    let gateway = Setup::before(&origin).start();
+    for (accept, kind) in [("application/json", "application/json"), ("text/html, application/json", "text/plain; charset=utf-8")]
+    {
+        let answer = gateway.ask(&Request::get("/").header("accept", accept));
+        assert_eq!((answer.status, answer.header("content-type")), (502, Some(kind)), "{accept}");
+        assert!(answer.text().contains(answer.header("x-request-id").unwrap()), "{}", answer.text());
+    }
+}
+
+#[test]
 fn bodies_pass_in_chunks_and_with_a_length_both_ways() {
     let origin = Upstream::scripted(|request| match request.target() {
         "/chunked" => Reply::Raw(

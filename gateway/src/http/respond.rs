@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::fields::{Fields, Known};
 use crate::finish::Finish;
 use crate::http::body::ResponseBody;
-use crate::http::message::{RequestHead, Response, ResponseHead};
+use crate::http::message::{Response, ResponseHead};
 use crate::observe::trace;
 
 /// A request id as every answer and every upstream request carries it: 32 hex digits.
@@ -24,12 +24,12 @@ pub fn request_id(id: u128) -> IdText {
 
 /// A refusal or a failure: status, reference id, and nothing of which rule it was. JSON when the client prefers it.
 #[must_use]
-pub fn failure(failure: &Failure, request: Option<&RequestHead>, finish: Box<Finish>) -> Response<ResponseBody> {
+pub fn failure(failure: &Failure, wants_json: bool, finish: Box<Finish>) -> Response<ResponseBody> {
     let status = failure.status();
     let id = finish.id_text;
     let reference = String::from_utf8_lossy(&id);
     let title = status.canonical_reason().unwrap_or("Refused");
-    let (content_type, body) = if request.is_some_and(|request| prefers_json(&request.headers)) {
+    let (content_type, body) = if wants_json {
         let json = format!("{{\"status\":{},\"error\":\"{title}\",\"reference\":\"{reference}\"}}\n", status.as_u16());
         ("application/json", json)
     } else {
@@ -62,7 +62,9 @@ pub fn close_after(headers: &mut Fields) {
     headers.insert(Known::Connection, b"close");
 }
 
-fn prefers_json(headers: &Fields) -> bool {
+/// Whether a client would rather have JSON than text, should the gateway have to answer itself.
+#[must_use]
+pub fn prefers_json(headers: &Fields) -> bool {
     let Some(accept) = headers.text(Known::Accept) else { return false };
     let position = |wanted: &str| accept.find(wanted);
     match (position("application/json"), position("text/")) {

@@ -58,6 +58,8 @@ pub async fn handle(worker: Rc<Worker>, conn: Rc<Conn>, request: Request<ClientB
     let record = begin(&worker, &conn, &snapshot, &head);
     let mut flight = InFlight(Some(Finish::new(record, Rc::clone(&worker))));
     let is_http1 = head.version < Version::HTTP_2;
+    // Asked now: the head travels on to the upstream.
+    let wants_json = respond::prefers_json(&head.headers);
     let mut head = Some(head);
     let decided = exchange(&worker, &conn, &snapshot, &mut flight, &mut head, body).await;
     let closing = worker.is_draining() || decided.as_ref().is_err_and(Failure::closes_connection);
@@ -84,7 +86,7 @@ pub async fn handle(worker: Rc<Worker>, conn: Rc<Conn>, request: Request<ClientB
                 finish.end(crate::finish::End::Complete);
                 return Err(Closed);
             }
-            respond::failure(&failure, head.as_deref(), finish)
+            respond::failure(&failure, wants_json, finish)
         }
     };
     if closing && is_http1 && response.head.status != http::StatusCode::SWITCHING_PROTOCOLS {
@@ -102,7 +104,7 @@ pub fn refuse(worker: &Rc<Worker>, conn: &Rc<Conn>, refused: &Refused) -> Respon
     record.event = "connection";
     let failure = Failure::Head(refused.refusal);
     note(&mut record, &failure);
-    let mut response = respond::failure(&failure, Some(&parts), Finish::new(record, Rc::clone(worker)));
+    let mut response = respond::failure(&failure, respond::prefers_json(&parts.headers), Finish::new(record, Rc::clone(worker)));
     respond::close_after(&mut response.head.headers);
     response
 }
