@@ -39,6 +39,7 @@ mod manifest;
 mod pool;
 pub mod rehearsal;
 mod response_when;
+pub mod signature;
 mod stats;
 mod wasi;
 

@@ -51,8 +51,17 @@ impl Gateway {
     /// # Panics
     /// It does not start.
     pub fn restart(&mut self) {
+        self.restart_after(|| {});
+    }
+
+    /// The same, with something that happens while it does not run.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn restart_after(&mut self, meanwhile: impl FnOnce()) {
         drop(self.child.kill());
         drop(self.child.wait());
+        meanwhile();
         for reader in self.readers.drain(..) {
             drop(reader.join());
         }

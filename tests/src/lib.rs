@@ -7,7 +7,7 @@
 //! | write a policy | [`Author`] |
 //! | stand behind it | [`Upstream`], [`recording`], [`Hostile`], [`BlackHole`]; as a process that can be killed, [`chaos`] |
 //! | talk to it | [`Request`], [`Connection`], [`h2`], [`tool`]; at a fixed rate, [`open_loop`] |
-//! | make its files | [`tls`], [`geo`], [`wasm`], [`Scratch`] |
+//! | make its files | [`tls`], [`geo`], [`wasm`], [`signer`], [`Scratch`] |
 //! | measure and end a process | [`process`] |
 //! | wait | [`eventually`] |
 
@@ -26,6 +26,8 @@ pub mod process;
 pub mod recording;
 mod scratch;
 pub mod setup;
+#[path = "../../plugins/src/signature/signer.rs"]
+pub mod signer;
 pub mod slope;
 pub mod sockets;
 pub mod tls;

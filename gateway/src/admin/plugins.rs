@@ -102,7 +102,7 @@ fn versions(row: &Row) -> Vec<Value> {
     for build in draining.chunk_by(|one, other| one.digest == other.digest) {
         let running: Vec<_> = build.iter().filter_map(|one| one.generation.upgrade()).map(|one| one.stats()).collect();
         if let Some(first) = build.first().filter(|_| !running.is_empty()) {
-            let mark = Mark { digest: first.digest.to_string(), version: first.version.clone(), since: first.since };
+            let mark = Mark { digest: first.digest.to_string(), version: first.version.clone(), since: first.since, proof: None };
             versions.push(version(&mark, "draining", Some("requests under way still use it"), &running));
         }
     }

@@ -15,6 +15,7 @@ mod defaults;
 mod error;
 mod limits;
 mod listener;
+mod plugin;
 mod policy;
 mod reader;
 mod resolve;

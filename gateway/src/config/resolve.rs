@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use weir_plugins::signature::Key;
 
 use super::error::{Errors, Invalid, Location, Mistakes};
 use super::limits::Limits;
 use super::listener::{Certificate, GeoIp, Listener};
+use super::plugin::{self, Plugin};
 use super::policy::Policy;
 use super::reader::{Located, Reader};
 use super::server::{Server, Telemetry};
@@ -38,12 +40,22 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// `[[certificate]]`: at least one when a listener speaks TLS.
     pub certificates: Vec<Certificate>,
+    /// `[plugin.NAME]` by name.
+    pub plugins: BTreeMap<Arc<str>, Plugin>,
     /// `[policy.NAME]` by name.
     pub policies: BTreeMap<Arc<str>, Policy>,
     /// `[upstream.NAME]` by name.
     pub upstreams: BTreeMap<Arc<str>, Upstream>,
     /// `[[site]]` in the order written, the main file's first. Names and hosts differ.
     pub sites: Vec<Site>,
+}
+
+impl Config {
+    /// The keys one of which must have signed the file `NAME.wasm`; none when it need not be signed. Candidates have those of their plugin.
+    #[must_use]
+    pub fn keys(&self, file: &str) -> &[Key] {
+        self.plugins.get(super::plugin_of(file)).map_or(&self.server.require_signature, |plugin| &plugin.require_signature)
+    }
 }
 
 /// Reads `path` and the files it includes. Opens no other file: whether certificates, databases and plugins are there shows later.
@@ -93,6 +105,7 @@ pub(super) struct Main {
     /// Whether any proxy is named, right or wrong.
     pub(super) trusts_proxies: bool,
     pub(super) listeners: Vec<Option<Listener>>,
+    plugins: BTreeMap<Arc<str>, Declared<Plugin>>,
     pub(super) at: Location,
 }
 
@@ -119,6 +132,8 @@ fn main_file(mut reader: Reader<'_, '_>) -> (Main, Draft) {
     let (plugins, state) = (beside(defaults::PLUGINS), beside(defaults::STATE));
     let (server, include) = server::server(reader.table("server"), plugins, state);
     let (trusts_proxies, trusted_proxies) = reader.table("client_address").map(listener::trusted_proxies).unwrap_or_default();
+    let mut plugins = BTreeMap::new();
+    declare(&mut reader, "plugin", &mut plugins, plugin::plugin);
     let main = Main {
         server,
         include,
@@ -128,6 +143,7 @@ fn main_file(mut reader: Reader<'_, '_>) -> (Main, Draft) {
         trusts_proxies,
         trusted_proxies,
         listeners: reader.tables("listener").unwrap_or_default().into_iter().map(listener::listener).collect(),
+        plugins,
         at: reader.at(),
     };
     shared_sections(&mut reader, &mut draft);
@@ -172,7 +188,7 @@ fn included_files(patterns: &[Located<String>], main: &Source, mistakes: &Mistak
 }
 
 fn include(file: &Path, named_at: &Location, mistakes: &Mistakes, draft: &mut Draft) -> Result<(), Errors> {
-    const MAIN_ONLY: [&str; 6] = ["server", "telemetry", "limits", "geoip", "client_address", "listener"];
+    const MAIN_ONLY: [&str; 7] = ["server", "telemetry", "limits", "geoip", "client_address", "listener", "plugin"];
     let text = source::read(file).map_err(|error| {
         let invalid = Invalid::new(format!("{}: {}", error.key, error.message));
         invalid.at(named_at.clone(), "server.include")
@@ -201,6 +217,7 @@ fn config(path: &Path, read_from: Vec<PathBuf>, main: Main, draft: Draft) -> Con
         trusted_proxies: main.trusted_proxies,
         listeners: main.listeners.into_iter().flatten().collect(),
         certificates: draft.certificates.into_iter().flatten().collect(),
+        plugins: sections(main.plugins),
         policies: sections(draft.policies),
         upstreams: sections(draft.upstreams),
         sites: draft.sites.into_iter().filter_map(SiteDraft::resolve).collect(),

@@ -5,11 +5,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use toml::de::DeValue;
+use weir_plugins::signature::Key;
 
 use super::address::{self, Url};
 use super::error::Invalid;
 use super::reader::{Located, Reader};
-use super::{defaults, values};
+use super::{defaults, plugin, values};
 
 /// `[server]`: the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Server {
     pub state: PathBuf,
     /// Where the admin API listens. Default: `admin.sock` in the state directory.
     pub admin: AdminAddress,
+    /// Public keys, one of which must have signed every plugin. Default none: signatures are not looked at.
+    pub require_signature: Vec<Key>,
 }
 
 /// Where the admin API listens. It is outside every policy: whoever reaches it controls the gateway.
@@ -71,18 +74,19 @@ pub(super) fn server(reader: Option<Reader<'_, '_>>, plugins: PathBuf, state: Pa
     let workers = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let Some(mut reader) = reader else {
         let admin = AdminAddress::Unix(state.join(defaults::ADMIN_SOCKET));
-        return (Server { workers: workers(), plugins, state, admin }, Vec::new());
+        return (Server { workers: workers(), plugins, state, admin, require_signature: Vec::new() }, Vec::new());
     };
     let include = reader.list("include", values::path);
     let state = reader.file("state").unwrap_or(state);
     let admin = admin(&mut reader).unwrap_or_else(|| AdminAddress::Unix(state.join(defaults::ADMIN_SOCKET)));
     let workers = reader.optional("workers", values::count(1..=1024)).unwrap_or_else(workers);
     let plugins = reader.file("plugins").unwrap_or(plugins);
+    let require_signature = plugin::keys(&mut reader);
     if let AdminAddress::Unix(path) = &admin {
         check_socket_path(&reader, path);
     }
     reader.finish();
-    (Server { workers, plugins, state, admin }, include)
+    (Server { workers, plugins, state, admin, require_signature }, include)
 }
 
 enum Admin {

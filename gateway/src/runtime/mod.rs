@@ -9,6 +9,7 @@ pub mod files;
 pub mod listeners;
 pub mod plugins;
 pub mod run;
+pub mod signing;
 pub mod snapshot;
 pub mod sockets;
 pub mod trials;

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
 
 use super::settle::Stamp;
 use crate::load::MAX_PLUGIN_BYTES;
+use crate::signature::{EXTENSION, MAX_SIGNATURE_BYTES};
 
 /// Plugin files of a directory that are looked at. A directory with more is a mistake.
 pub const MAX_FILES: usize = 1_000;
@@ -75,9 +76,7 @@ pub fn read(directory: &Path, name: &str) -> Result<Vec<u8>, ReadError> {
     }
     let path = directory.join(format!("{name}.wasm"));
     let system = |error: std::io::Error| ReadError::System { path: path.display().to_string(), reason: error.to_string() };
-    // Opening a pipe would wait for somebody who writes to it.
-    let opened = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY, Mode::empty());
-    let file = File::from(opened.map_err(|error| system(error.into()))?);
+    let file = open(&path).map_err(system)?;
     let metadata = file.metadata().map_err(system)?;
     if !metadata.is_file() {
         return Err(ReadError::NoFile(path.display().to_string()));
@@ -94,15 +93,42 @@ pub fn read(directory: &Path, name: &str) -> Result<Vec<u8>, ReadError> {
     Ok(bytes)
 }
 
+/// The file of a plugin's signature.
+#[must_use]
+pub fn signature_path(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{name}.wasm.{EXTENSION}"))
+}
+
+/// The signature that lies beside a plugin; one that cannot be read as it lies there is none.
+#[must_use]
+pub fn signature(directory: &Path, name: &str) -> Option<String> {
+    let file = open(&signature_path(directory, name)).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut text = String::new();
+    // More than a signature has is no signature.
+    file.take(MAX_SIGNATURE_BYTES).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// Opening a pipe would wait for somebody who writes to it.
+fn open(path: &Path) -> std::io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
 /// What a file looks like from outside. Links are followed, so that flipping one counts as a change; one that leads nowhere is looked at
 /// itself.
 pub(super) fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = std::fs::metadata(path).or_else(|_| std::fs::symlink_metadata(path)).ok()?;
+    let signature = std::fs::metadata(path.with_extension(format!("wasm.{EXTENSION}"))).ok();
     Some(Stamp {
         length: metadata.len(),
         modified: metadata.modified().ok(),
         changed: (metadata.ctime(), metadata.ctime_nsec()),
         inode: (metadata.dev(), metadata.ino()),
+        signature: signature.map(|file| (file.len(), file.ino(), (file.ctime(), file.ctime_nsec()))),
     })
 }
 
@@ -155,6 +181,13 @@ mod tests {
             let error = read(&directory, name).unwrap_err();
             assert!(error.to_string().contains(expected), "{name}: {error}");
             assert_eq!(error.is_lasting(), lasting, "{name}");
+        }
+        let made = std::process::Command::new("mkfifo").arg(signature_path(&directory, "good")).status();
+        assert!(made.is_ok_and(|made| made.success()));
+        std::fs::write(signature_path(&directory, "ips@new"), "signed").unwrap();
+        std::fs::write(signature_path(&directory, "link"), [0xff]).unwrap();
+        for (name, text) in [("good", None), ("ips@new", Some("signed")), ("link", None), ("large", None)] {
+            assert_eq!(signature(&directory, name).as_deref(), text, "{name}");
         }
         std::fs::remove_dir_all(directory).unwrap();
     }

@@ -6,6 +6,6 @@ mod look;
 mod settle;
 mod watch;
 
-pub use look::{MAX_FILES, ReadError, list, read};
+pub use look::{MAX_FILES, ReadError, list, read, signature, signature_path};
 pub use settle::{Settler, Stamp};
 pub use watch::{Change, Watcher};

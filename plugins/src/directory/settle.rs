@@ -17,6 +17,8 @@ pub struct Stamp {
     pub changed: (i64, i64),
     /// Device and inode, so that a rename over the file counts as a change.
     pub inode: (u64, u64),
+    /// The signature beside it, which may come before the file or after it: length, inode, last change.
+    pub signature: Option<(u64, u64, (i64, i64))>,
 }
 
 /// Files by name, each on its way to being whole.
@@ -36,7 +38,7 @@ struct File {
 impl Settler {
     /// Files that were taken before the watch began: if they are gone by then, that is news.
     pub fn seed(&mut self, names: impl IntoIterator<Item = String>, now: Instant) {
-        let unknown = Stamp { length: 0, modified: None, changed: (0, 0), inode: (0, 0) };
+        let unknown = Stamp { length: 0, modified: None, changed: (0, 0), inode: (0, 0), signature: None };
         for name in names {
             self.files.insert(name, File { stamp: unknown, since: now, taken: Some(unknown) });
         }
@@ -102,7 +104,7 @@ mod tests {
     use super::*;
 
     fn listing(length: u64) -> HashMap<String, Stamp> {
-        HashMap::from([("a".to_owned(), Stamp { length, modified: None, changed: (0, 0), inode: (1, 1) })])
+        HashMap::from([("a".to_owned(), Stamp { length, modified: None, changed: (0, 0), inode: (1, 1), signature: None })])
     }
 
     #[test]

@@ -24,6 +24,8 @@ zzzzzzzzzz = 1
 zzzzzzzzzz = 1
 [[certificate]]
 zzzzzzzzzz = 1
+[plugin.NAME]
+zzzzzzzzzz = 1
 [policy.NAME]
 zzzzzzzzzz = 1
 [policy.NAME.http_out]

@@ -128,7 +128,7 @@ impl Builder {
                 if self.generation > 0 {
                     self.host.countries().replace(countries);
                 }
-                self.plugins.commit(generations);
+                self.plugins.commit(generations, &config);
                 self.trials.refresh(&self.host, &self.plugins, &config).await;
                 resolve(&groups).await;
                 Ok(self.snapshot(config, tls, groups))

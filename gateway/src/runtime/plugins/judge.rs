@@ -5,9 +5,10 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use weir_plugins::{Generation, Host, LoadError, Plugin, PolicySpec};
 
-use super::record::Again;
+use super::record::{Again, Proof};
 use super::spec::{spec, users};
 use crate::config::Config;
+use crate::runtime::signing::Asked;
 
 /// A file to be judged, with all that this needs.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Job {
     pub(super) loaded: Option<Arc<Plugin>>,
     pub(super) specs: Vec<PolicySpec>,
     pub(super) countries: bool,
+    /// Its signature, and by whom it must be.
+    pub(super) asked: Asked,
 }
 
 /// A file that was judged.
@@ -44,6 +47,7 @@ impl Judged {
 pub(super) struct Ready {
     pub(super) plugin: Arc<Plugin>,
     pub(super) generations: Vec<Arc<Generation>>,
+    pub(super) proof: Option<Proof>,
 }
 
 /// Why not.
@@ -60,8 +64,8 @@ impl Refusal {
 }
 
 impl Job {
-    pub(super) fn new(name: &str, bytes: Vec<u8>, digest: String, loaded: Option<Arc<Plugin>>, config: Option<&Config>) -> Self {
-        let mut job = Self { name: name.to_owned(), bytes, digest, loaded, specs: Vec::new(), countries: false };
+    pub(super) fn new(name: &str, bytes: Vec<u8>, digest: String, asked: Asked, config: Option<&Config>) -> Self {
+        let mut job = Self { name: name.to_owned(), bytes, digest, loaded: None, specs: Vec::new(), countries: false, asked };
         job.aim(config);
         job
     }
@@ -91,6 +95,8 @@ impl Job {
     }
 
     async fn ready(&self, host: &Host) -> Result<Ready, Refusal> {
+        let unsigned = |reason| Refusal { reason, again: Again::SignatureChanges };
+        let signed = self.asked.verify(&self.name, &self.bytes).map_err(unsigned)?;
         let plugin = match &self.loaded {
             Some(plugin) => Arc::clone(plugin),
             None => host.load(&self.name, &self.bytes).await.map_err(|error| Refusal {
@@ -98,9 +104,10 @@ impl Job {
                 reason: error.to_string(),
             })?,
         };
+        let proof = self.asked.admit(&plugin, signed).map_err(unsigned)?;
         let generations = prepare(host, &self.specs, &plugin, self.countries).await;
         let generations = generations.map_err(|reason| Refusal { reason, again: Again::ConfigChanges })?;
-        Ok(Ready { plugin, generations })
+        Ok(Ready { plugin, generations, proof })
     }
 }
 

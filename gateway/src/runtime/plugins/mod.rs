@@ -3,7 +3,7 @@
 //!
 //! [`record`] says what follows from what for one file, [`quarantine`] when a generation is taken out of service; both know neither clock
 //! nor disk. [`judge`] brings a file to life beside what runs, [`rollback`] restores the build before, [`health`] looks at what
-//! generations do, [`start`] finds out what was live before this process, [`store`] remembers it, [`status`] is what the operator sees.
+//! generations do, [`start`] finds out what was live before this process, [`store`] remembers it, [`status`] is what the operator sees, [`trust`] asks for signatures.
 
 mod health;
 pub mod judge;
@@ -14,18 +14,20 @@ mod spec;
 mod start;
 pub mod status;
 mod store;
+mod trust;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use weir_plugins::signature::Key;
 use weir_plugins::{Generation, Host, LoadError, Plugin};
 
 use self::judge::{Job, Judged, Ready, Refusal};
 use self::quarantine::{Breaker, Health};
-use self::record::{Again, Mark, Plan, Record, Refused};
+use self::record::{Again, Mark, Plan, Proof, Record, Refused};
 pub use self::spec::spec;
-use self::spec::{located, users};
+use self::spec::{located, untrusted, users};
 use self::status::{Retired, Row, Status, unix_now};
 use self::store::Store;
 use crate::config::{self, Config, Policy};
@@ -60,6 +62,8 @@ struct Slot {
     again: Option<Instant>,
     /// The last refusal that the operator was told.
     said: Option<String>,
+    /// The keys with which the signature of what is live was looked at.
+    keys: Vec<Key>,
 }
 
 /// What came of a new file.
@@ -123,14 +127,15 @@ impl Plugins {
         Some(self.slots.get(name)?.record.refused.as_ref()?.reason.clone())
     }
 
-    /// Judges a file that is about to get the name of a plugin, with every policy that uses it. Nothing changes before
+    /// Judges a `file` that is about to get the `name` of a plugin, with every policy that uses it. Nothing changes before
     /// [`Plugins::finish`], which has no reason to refuse it then.
     ///
     /// # Errors
     /// Why it cannot go live.
-    pub async fn judge(&self, name: &str, bytes: Vec<u8>, config: &Config) -> Result<Judged, String> {
+    pub async fn judge(&self, name: &str, file: &str, bytes: Vec<u8>, config: &Config) -> Result<Judged, String> {
         let digest = weir_plugins::digest(&bytes);
-        let judged = Job::new(name, bytes, digest, None, Some(config)).judge(Arc::clone(&self.host)).await;
+        let asked = self.asked(name, file, config);
+        let judged = Job::new(name, bytes, digest, asked, Some(config)).judge(Arc::clone(&self.host)).await;
         if let Err(refusal) = &judged.result {
             return Err(refusal.reason.clone());
         }
@@ -141,12 +146,14 @@ impl Plugins {
     /// A file has settled. Answers what is to be judged, if it must be.
     pub fn seen(&mut self, name: &str, bytes: Vec<u8>, config: &Config) -> Option<Job> {
         let digest = weir_plugins::digest(&bytes);
+        let asked = self.asked(name, name, config);
         let slot = self.slots.entry(name.to_owned()).or_default();
         slot.again = None;
         let job = match slot.record.seen(&digest) {
             Plan::Load => {
                 let loaded = slot.previous.clone().filter(|previous| *previous.digest == *digest);
-                Some(Job::new(name, bytes, digest, loaded, Some(config)))
+                let job = Job::new(name, bytes, digest, asked, Some(config));
+                Some(Job { loaded, ..job })
             }
             Plan::IsLive => None,
             Plan::IsHeld => {
@@ -167,7 +174,7 @@ impl Plugins {
     /// A file was judged. Nothing changes unless all of it worked.
     pub fn finish(&mut self, judged: Judged, config: &Config) -> Outcome {
         let Judged { mut job, result } = judged;
-        let Ready { plugin, generations } = match result {
+        let Ready { plugin, generations, proof } = match result {
             Ok(ready) => ready,
             Err(Refusal { reason, again }) => {
                 self.refuse(&job.name, Some(job.digest), reason, again);
@@ -184,8 +191,9 @@ impl Plugins {
             let key = Generation::key(&spec(policy), &plugin);
             generations.iter().any(|generation| generation.own_key() == key)
         };
-        if !used.iter().all(fits) {
+        if !used.iter().all(fits) || job.asked.keys != config.keys(&name) {
             job.aim(Some(config));
+            job.asked = self.asked(&name, &name, config);
             job.loaded = Some(plugin);
             return Outcome::Again(job);
         }
@@ -198,12 +206,13 @@ impl Plugins {
         }
         let wanted = generations.into_iter().filter(|generation| used.iter().any(|policy| policy.name == generation.spec.name));
         self.exchange(wanted.collect());
-        let mark = mark(&plugin);
+        let mark = mark(&plugin, proof);
         tracing::info!(plugin = name, version = mark.version, digest = mark.digest, "plugin is live");
         let slot = self.slots.entry(name.clone()).or_default();
         let was_used = !used.is_empty() && slot.live.is_some();
         slot.record.taken(mark, was_used);
         slot.said = None;
+        slot.keys = job.asked.keys;
         slot.previous = slot.live.replace(plugin).filter(|_| was_used);
         self.changed();
         Outcome::Live
@@ -254,7 +263,12 @@ impl Plugins {
 
     /// A new configuration is live: the files that were refused because of how policies use them are to be read again.
     pub fn reconfigured(&mut self) -> Vec<String> {
-        let refused = |slot: &Slot| slot.record.refused.as_ref().is_some_and(|refused| refused.again == Again::ConfigChanges);
+        let refused = |slot: &Slot| {
+            slot.record
+                .refused
+                .as_ref()
+                .is_some_and(|refused| matches!(refused.again, Again::ConfigChanges | Again::SignatureChanges))
+        };
         let again = self.slots.iter_mut().filter(|(_, slot)| refused(slot));
         again
             .map(|(name, slot)| {
@@ -273,6 +287,10 @@ impl Plugins {
         let mut prepared = HashMap::new();
         let mut errors = Vec::new();
         for policy in config.policies.values().filter(|policy| policy.mode != config::Mode::Off) {
+            if let Err(reason) = self.trust(&policy.plugin, config) {
+                errors.push(untrusted(policy, &reason));
+                continue;
+            }
             match self.generation(policy, config.geoip.is_some()).await {
                 Ok(generation) => drop(prepared.insert(Arc::clone(&policy.name), generation)),
                 Err(error) => {
@@ -285,7 +303,8 @@ impl Plugins {
     }
 
     /// Makes prepared generations the running ones, and those alone.
-    pub fn commit(&mut self, generations: HashMap<Arc<str>, Arc<Generation>>) {
+    pub fn commit(&mut self, generations: HashMap<Arc<str>, Arc<Generation>>, config: &Config) {
+        self.trusted(config);
         let gone: Vec<_> = self.generations.keys().filter(|policy| !generations.contains_key(*policy)).cloned().collect();
         for policy in gone {
             self.generations.remove(&policy).into_iter().for_each(|old| self.retire(&old));
@@ -377,6 +396,6 @@ fn no_copy(error: &std::io::Error) -> String {
     format!("cannot keep a private copy in state/plugins: {error}; it is tried again")
 }
 
-fn mark(plugin: &Plugin) -> Mark {
-    Mark { digest: plugin.digest.to_string(), version: plugin.version().to_owned(), since: unix_now() }
+fn mark(plugin: &Plugin, proof: Option<Proof>) -> Mark {
+    Mark { digest: plugin.digest.to_string(), version: plugin.version().to_owned(), since: unix_now(), proof }
 }

@@ -2,6 +2,7 @@
 //! Data and a time in, data out.
 
 use serde::{Deserialize, Serialize};
+use weir_plugins::signature::Release;
 
 /// One build of a plugin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +13,29 @@ pub struct Mark {
     pub version: String,
     /// When it went live, or ceased to be; Unix seconds.
     pub since: u64,
+    /// What it was taken by, when signatures were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
+}
+
+/// The signature of a build that was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// The name the build gives itself.
+    pub name: String,
+    /// The text of its signature file.
+    pub signature: String,
+    /// When it was signed, if that is said; Unix seconds.
+    pub at: Option<u64>,
+}
+
+impl Mark {
+    /// The build, as far as builds are put in order.
+    #[must_use]
+    pub fn release(&self) -> Release {
+        let name = self.proof.as_ref().map_or_else(String::new, |proof| proof.name.clone());
+        Release { name, version: self.version.clone(), signed: self.proof.as_ref().and_then(|proof| proof.at) }
+    }
 }
 
 /// What is remembered of one plugin file.
@@ -87,6 +111,8 @@ pub enum Again {
     FileChanges,
     /// Then, and with each new configuration: what was wrong is how policies use it.
     ConfigChanges,
+    /// Then, and when its signature changes: that may come before the file or after it.
+    SignatureChanges,
     /// Now and then: what was wrong is not in the file.
     Later,
 }
@@ -111,8 +137,8 @@ impl Record {
         if self.held.as_ref().is_some_and(|held| held.mark.digest != digest) {
             self.held = None;
         }
-        if self.refused.as_ref().is_some_and(|refused| refused.digest.as_deref() != Some(digest) || refused.again == Again::Later)
-        {
+        let is_open = |refused: &Refused| matches!(refused.again, Again::Later | Again::SignatureChanges);
+        if self.refused.as_ref().is_some_and(|refused| refused.digest.as_deref() != Some(digest) || is_open(refused)) {
             self.refused = None;
         }
         if self.is_live(digest) {
@@ -187,7 +213,7 @@ impl Record {
         let held = self.held.as_ref().map(|held| held.mark.digest.as_str());
         let live = self.live.as_ref().map(|live| live.digest.as_str());
         match refused {
-            Some(refused) if refused.again == Again::Later => Some(""),
+            Some(refused) if matches!(refused.again, Again::Later | Again::SignatureChanges) => Some(""),
             Some(refused) => refused.digest.as_deref().or(Some("")),
             None => held.or(live),
         }
@@ -205,7 +231,7 @@ mod tests {
     use super::*;
 
     fn mark(digest: &str, since: u64) -> Mark {
-        Mark { digest: digest.to_owned(), version: format!("v{digest}"), since }
+        Mark { digest: digest.to_owned(), version: format!("v{digest}"), since, proof: None }
     }
 
     fn refused(digest: Option<&str>, again: Again) -> Refused {

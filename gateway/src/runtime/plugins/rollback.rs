@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use thiserror::Error;
+use weir_plugins::signature::Key;
 use weir_plugins::{Generation, Plugin};
 
 use super::Plugins;
@@ -53,6 +54,7 @@ impl RollbackError {
 struct Restorable {
     plugin: Arc<Plugin>,
     generations: Vec<Arc<Generation>>,
+    keys: Vec<Key>,
 }
 
 impl Plugins {
@@ -105,16 +107,17 @@ impl Plugins {
             return Err(RollbackError::Nothing(reason));
         };
         let failed = |reason: String| RollbackError::Failed(format!("{} ({})", mark.version, short(mark)), reason);
+        let keys = config.keys(name).to_vec();
         let plugin = match &slot.previous {
-            Some(plugin) => Arc::clone(plugin),
-            None => {
-                let bytes = self.store.read(&mark.digest).map_err(failed)?;
+            Some(plugin) if keys.is_empty() => Arc::clone(plugin),
+            _ => {
+                let bytes = self.copy(name, mark, config).map_err(failed)?;
                 self.host.load(name, &bytes).await.map_err(|error| failed(error.to_string()))?
             }
         };
         let specs: Vec<_> = users(config, name).map(spec).collect();
         let generations = prepare(&self.host, &specs, &plugin, config.geoip.is_some()).await.map_err(failed)?;
-        Ok(Restorable { plugin, generations })
+        Ok(Restorable { plugin, generations, keys })
     }
 
     fn restore(&mut self, name: &str, restorable: Restorable, cause: Cause, reason: &str) -> Result<RolledBack, RollbackError> {
@@ -124,6 +127,7 @@ impl Plugins {
         let live = slot.record.live.clone().ok_or_else(no_such)?;
         slot.live = Some(restorable.plugin);
         slot.previous = None;
+        slot.keys = restorable.keys;
         self.exchange(restorable.generations);
         self.status.rolled_back(name, cause);
         self.changed();

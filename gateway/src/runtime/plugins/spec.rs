@@ -73,3 +73,9 @@ pub(super) fn located(policy: &Policy, error: &LoadError, refused: Option<&str>)
     };
     config::Error { location: Some(policy.at.clone()), key, message, hint }
 }
+
+/// A policy whose plugin does not have the signature that is asked for.
+pub(super) fn untrusted(policy: &Policy, reason: &str) -> config::Error {
+    let (key, message) = (format!("policy.{}.plugin", policy.name), format!("{}.wasm: {reason}", policy.plugin));
+    config::Error { location: Some(policy.at.clone()), key, message, hint: None }
+}

@@ -7,7 +7,7 @@ use std::time::Instant;
 use weir_plugins::directory;
 
 use super::judge::{Job, Judged, Ready, Refusal};
-use super::record::{Again, Plan, Record};
+use super::record::{Again, Mark, Plan, Record};
 use super::{Plugins, Slot, mark, users};
 use crate::config::Config;
 
@@ -28,7 +28,7 @@ impl Plugins {
                 Ok(bytes) => self.begin(&name, bytes, &mut records, config, last_good).await,
                 Err(error) => {
                     if let Some(record) = records.remove(&name).filter(|record| last_good && record.live.is_some()) {
-                        self.last_good(&name, record).await;
+                        self.last_good(&name, record, config).await;
                     }
                     let again = if error.is_lasting() { Again::FileChanges } else { Again::Later };
                     self.refuse(&name, None, error.to_string(), again);
@@ -50,13 +50,15 @@ impl Plugins {
         let known = records.remove(name).filter(|record| record.live.is_some());
         let mut record = known.unwrap_or_default();
         match record.seen(&digest) {
-            Plan::IsHeld => self.last_good(name, record).await,
-            Plan::IsRefused if last_good => self.last_good(name, record).await,
+            Plan::IsHeld => self.last_good(name, record, config).await,
+            Plan::IsRefused if last_good => self.last_good(name, record, config).await,
             _ => {
                 let changed = record.live.is_some() && !record.is_live(&digest);
                 // A file that changed while nobody looked must do for the policies that use it, as when somebody does.
                 let judged_for = Some(config).filter(|_| changed && last_good);
-                let judged = Job::new(name, bytes, digest, None, judged_for).judge(std::sync::Arc::clone(&self.host)).await;
+                let mut asked = self.asked(name, name, config);
+                asked.running.extend(record.live.iter().filter(|_| changed).map(Mark::release));
+                let judged = Job::new(name, bytes, digest, asked, judged_for).judge(std::sync::Arc::clone(&self.host)).await;
                 self.begun(name, judged, record, config, last_good).await;
             }
         }
@@ -64,17 +66,20 @@ impl Plugins {
 
     async fn begun(&mut self, name: &str, judged: Judged, mut record: Record, config: &Config, last_good: bool) {
         match judged.result {
-            Ok(Ready { plugin, generations }) => {
-                if !record.is_live(&plugin.digest) {
-                    record.taken(mark(&plugin), users(config, name).next().is_some());
+            Ok(Ready { plugin, generations, proof }) => {
+                if record.is_live(&plugin.digest) {
+                    record.live = record.live.map(|live| Mark { proof, ..live });
+                } else {
+                    record.taken(mark(&plugin, proof), users(config, name).next().is_some());
                     record.previous = record.previous.filter(|previous| self.store.has(&previous.digest));
                 }
                 self.exchange(generations);
-                self.slots.insert(name.to_owned(), Slot { record, live: Some(plugin), ..Slot::default() });
+                let keys = judged.job.asked.keys;
+                self.slots.insert(name.to_owned(), Slot { record, live: Some(plugin), keys, ..Slot::default() });
             }
             Err(Refusal { reason, again }) => {
                 if last_good && record.live.is_some() {
-                    self.last_good(name, record).await;
+                    self.last_good(name, record, config).await;
                 }
                 self.refuse(name, Some(judged.job.digest), reason, again);
             }
@@ -82,16 +87,17 @@ impl Plugins {
     }
 
     /// What was live when the process before this one ended, from its private copy.
-    async fn last_good(&mut self, name: &str, record: Record) {
+    async fn last_good(&mut self, name: &str, record: Record, config: &Config) {
         let Some(live) = record.live.clone() else { return };
-        let loaded = match self.store.read(&live.digest) {
+        let loaded = match self.copy(name, &live, config) {
             Ok(bytes) => self.host.load(name, &bytes).await.map_err(|error| error.to_string()),
             Err(error) => Err(error),
         };
         match loaded {
             Ok(plugin) => {
                 tracing::warn!(plugin = name, version = live.version, digest = live.digest, "runs from its private copy");
-                self.slots.insert(name.to_owned(), Slot { record, live: Some(plugin), ..Slot::default() });
+                let keys = config.keys(name).to_vec();
+                self.slots.insert(name.to_owned(), Slot { record, live: Some(plugin), keys, ..Slot::default() });
             }
             Err(error) => {
                 let held = record.held.as_ref().map_or(String::new(), |held| format!("{}; ", held.reason));

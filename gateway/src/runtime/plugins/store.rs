@@ -159,7 +159,7 @@ mod tests {
 
     fn record(digest: &str) -> Record {
         let mut record = Record::default();
-        record.taken(Mark { digest: digest.to_owned(), version: "1".to_owned(), since: 1 }, true);
+        record.taken(Mark { digest: digest.to_owned(), version: "1".to_owned(), since: 1, proof: None }, true);
         record
     }
 

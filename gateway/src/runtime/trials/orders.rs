@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use thiserror::Error;
+use weir_plugins::directory;
 
 use crate::config::Config;
 use crate::runtime::builder::Builder;
@@ -104,14 +105,20 @@ impl Builder {
     /// Proves the candidate for every policy that uses the plugin, renames its file over the plugin's, and makes it the plugin.
     async fn promote(&mut self, plugin: &str, candidate: &str, config: &Config) -> Result<Done, Refusal> {
         let mut done = self.on_trial(plugin, candidate)?;
-        let directory = &config.server.plugins;
-        let from = file(directory, candidate);
+        let plugins = &config.server.plugins;
+        let from = file(plugins, candidate);
         let bytes = std::fs::read(&from).map_err(|_| Refusal::Changed(candidate.to_owned()))?;
         if weir_plugins::digest(&bytes) != *done.digest {
             return Err(Refusal::Changed(candidate.to_owned()));
         }
-        let judged = self.plugins.judge(plugin, bytes, config).await.map_err(Refusal::Unfit)?;
-        rename(&from, &file(directory, plugin))?;
+        let judged = self.plugins.judge(plugin, candidate, bytes, config).await.map_err(Refusal::Unfit)?;
+        let to = file(plugins, plugin);
+        rename(&from, &to)?;
+        if let Err(error) = move_signature(plugins, candidate, plugin) {
+            // Without its signature it would be refused by the next start.
+            drop(rename(&to, &from));
+            return Err(error);
+        }
         if !matches!(self.plugins.finish(judged, config), Outcome::Live) {
             let reason = self.plugins.refusal(plugin).unwrap_or_else(|| "it was refused".to_owned());
             return Err(Refusal::Unfit(reason));
@@ -130,7 +137,12 @@ impl Builder {
         let mut done = self.on_trial(plugin, candidate)?;
         let from = file(&config.server.plugins, candidate);
         match rename(&from, &from.with_extension("wasm.abandoned")) {
-            Ok(()) => self.plugins.removed(candidate, config),
+            Ok(()) => {
+                let signature = directory::signature_path(&config.server.plugins, candidate);
+                // Nothing looks at it any more; it only belongs to the file that was put aside.
+                drop(std::fs::rename(&signature, signature.with_extension("minisig.abandoned")));
+                self.plugins.removed(candidate, config);
+            }
             Err(error) => {
                 done.note = Some(format!("it is tried again after a restart, for its file is still there: {error}"));
                 self.trials.abandon(candidate, &done.digest);
@@ -176,6 +188,16 @@ fn resolve(name: &str, config: &Config) -> Result<(String, String), Refusal> {
 
 fn file(directory: &Path, name: &str) -> PathBuf {
     directory.join(format!("{name}.wasm"))
+}
+
+/// A plugin's signature goes where the plugin goes. One that is left over from what was there before would fit nothing.
+fn move_signature(plugins: &Path, from: &str, to: &str) -> Result<(), Refusal> {
+    let (from, to) = (directory::signature_path(plugins, from), directory::signature_path(plugins, to));
+    if from.exists() {
+        return rename(&from, &to);
+    }
+    drop(std::fs::remove_file(to));
+    Ok(())
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), Refusal> {

@@ -25,6 +25,8 @@ struct Asked {
     trial: Trial,
     digest: Option<Arc<str>>,
     refused: Option<String>,
+    /// Its signature is not what this configuration asks for.
+    untrusted: Option<String>,
     abandoned: bool,
     countries: bool,
 }
@@ -171,6 +173,7 @@ impl Trials {
             abandoned: digest.is_some() && self.abandoned.get(&candidate.plugin) == digest.as_ref(),
             digest,
             refused: plugins.refusal(&candidate.plugin),
+            untrusted: plugins.trust(&candidate.plugin, config).err(),
             countries: config.geoip.is_some(),
         }
     }
@@ -200,6 +203,7 @@ impl Trials {
 async fn answer(host: &Host, asked: &Asked, live: Option<&Arc<Plugin>>) -> State {
     match live {
         _ if asked.abandoned => State::Abandoned,
+        Some(_) if asked.untrusted.is_some() => State::Refused(asked.untrusted.clone().unwrap_or_default()),
         Some(plugin) => match host.prepare(&asked.spec, plugin, asked.countries).await {
             Ok(generation) => State::Running(Arc::new(Candidate::new(generation, asked.trial))),
             Err(error) => State::Refused(error.to_string()),
