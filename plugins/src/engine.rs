@@ -12,6 +12,7 @@ use wasmtime::{
 use crate::capability::Shared;
 use crate::capability::geoip::Countries;
 use crate::clock::Clock;
+use crate::compiler::Compiler;
 use crate::contract;
 use crate::gate::Alarm;
 use crate::limits::STACK;
@@ -33,6 +34,9 @@ pub struct HostOptions {
     pub state: PathBuf,
     /// Workers: so many instances of every policy are warm before it is published.
     pub workers: usize,
+    /// The program that compiles plugins when it is started with [`compiler::ARGUMENT`](crate::compiler::ARGUMENT): this one. Without it
+    /// they are compiled in this process, whatever that takes.
+    pub compiler: Option<PathBuf>,
 }
 
 /// The plugin host: engines, linkers and the capability state of every plugin.
@@ -46,6 +50,8 @@ pub struct Host {
     pub(crate) clock: Arc<Clock>,
     pub(crate) seeds: Seeds,
     pub(crate) workers: usize,
+    pub(crate) compiler: Option<Compiler>,
+    cache: Cache,
     countries: Arc<Countries>,
     shared: Mutex<HashMap<String, Shared>>,
     alarm: Arc<Alarm>,
@@ -64,9 +70,11 @@ impl Host {
     /// # Errors
     /// The private directory cannot be made, or this machine lacks what the engine needs (address space).
     pub fn new(options: &HostOptions) -> Result<Arc<Self>, String> {
-        let cache = private_directory(&options.state.join("compiled"))?;
+        let directory = private_directory(&options.state.join("compiled"))?;
+        let cache = cache(&directory)?;
         let (engine, reservation) = engine(&cache)?;
-        let draft_engine = draft_engine(&cache, reservation)?;
+        let draft_engine = Engine::new(&Grade::Draft.config(&cache, reservation)).map_err(|error| no_engine(&error))?;
+        let compiler = options.compiler.as_deref().map(|program| Compiler::new(program, &directory, reservation));
         let clock = Clock::start([&engine, &draft_engine])?;
         Ok(Arc::new(Self {
             linker: linker(&engine)?,
@@ -76,6 +84,8 @@ impl Host {
             clock,
             seeds: Seeds::open(&options.state.join("seed"))?,
             workers: options.workers.max(1),
+            compiler,
+            cache,
             countries: Arc::default(),
             shared: Mutex::default(),
             alarm: Arc::default(),
@@ -93,6 +103,12 @@ impl Host {
     #[must_use]
     pub fn countries(&self) -> &Arc<Countries> {
         &self.countries
+    }
+
+    /// How often a plugin was compiled in this process, for want of another.
+    #[must_use]
+    pub fn compiled_here(&self) -> usize {
+        self.cache.cache_misses()
     }
 
     /// The private directory.
@@ -138,15 +154,21 @@ impl Host {
 }
 
 /// The largest pool for which this machine has the address space, and what it reserves for a memory.
-fn engine(cache: &Path) -> Result<(Engine, u64), String> {
+fn engine(cache: &Cache) -> Result<(Engine, u64), String> {
     let mut last = String::new();
     for (instances, reservation) in POOLS {
-        match Engine::new(&config(cache, instances, reservation)?) {
+        let mut config = Grade::Serving.config(cache, reservation);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));
+        match Engine::new(&config) {
             Ok(engine) => return Ok((engine, reservation)),
             Err(error) => last = format!("cannot start the WebAssembly engine: {error:#}"),
         }
     }
     Err(last)
+}
+
+fn no_engine(error: &wasmtime::Error) -> String {
+    format!("cannot start the WebAssembly engine: {error:#}")
 }
 
 fn linker(engine: &Engine) -> Result<Linker<GuestState>, String> {
@@ -155,19 +177,51 @@ fn linker(engine: &Engine) -> Result<Linker<GuestState>, String> {
     linked.map(|()| linker).map_err(|error| format!("cannot link the policy contract: {error:#}"))
 }
 
-/// An engine that compiles fast, for few instances that do not live long.
-fn draft_engine(cache: &Path, reservation: u64) -> Result<Engine, String> {
-    let mut config = Config::new();
-    common(&mut config, cache)?;
-    config
-        .cranelift_opt_level(OptLevel::None)
-        .cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass)
-        .max_wasm_stack(3 * STACK) // its frames are larger
-        .memory_reservation(reservation);
-    Engine::new(&config).map_err(|error| format!("cannot start the WebAssembly engine: {error:#}"))
+/// How well code is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grade {
+    /// Fast, for few instances that do not live long.
+    Draft,
+    /// Well, for what serves.
+    Serving,
 }
 
-fn config(cache: &Path, instances: u32, reservation: u64) -> Result<Config, String> {
+impl Grade {
+    /// The word for another process.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Draft => "draft",
+            Self::Serving => "serving",
+        }
+    }
+
+    /// An engine that compiles what that of this grade runs, and runs nothing itself.
+    pub(crate) fn compiler(self, directory: &Path, reservation: u64) -> Result<Engine, String> {
+        Engine::new(&self.config(&cache(directory)?, reservation)).map_err(|error| no_engine(&error))
+    }
+
+    /// What decides about compiled code.
+    fn config(self, cache: &Cache, reservation: u64) -> Config {
+        let mut config = Config::new();
+        config
+            .cache(Some(cache.clone()))
+            .epoch_interruption(true)
+            .max_wasm_stack(STACK)
+            .memory_reservation(reservation)
+            .wasm_component_model(true)
+            .concurrency_support(false); // sync exports on fibers: half the cost of a call
+        match self {
+            Self::Draft => config
+                .cranelift_opt_level(OptLevel::None)
+                .cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass)
+                .max_wasm_stack(3 * STACK), // its frames are larger
+            Self::Serving => config.memory_init_cow(true),
+        };
+        config
+    }
+}
+
+fn pool(instances: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(instances * 4) // a component from Rust holds up to four core instances
@@ -180,24 +234,13 @@ fn config(cache: &Path, instances: u32, reservation: u64) -> Result<Config, Stri
         .max_core_instances_per_component(16)
         .table_elements(20_000)
         .max_unused_warm_slots(16);
-    let mut config = Config::new();
-    common(&mut config, cache)?;
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool)).memory_reservation(reservation).memory_init_cow(true);
-    Ok(config)
+    pool
 }
 
-fn common(config: &mut Config, cache: &Path) -> Result<(), String> {
-    let mut cache_config = CacheConfig::new();
-    cache_config.with_directory(cache);
-    let cache =
-        Cache::new(cache_config).map_err(|error| format!("cannot use {} as compiled cache: {error:#}", cache.display()))?;
-    config
-        .cache(Some(cache))
-        .epoch_interruption(true)
-        .max_wasm_stack(STACK)
-        .wasm_component_model(true)
-        .concurrency_support(false); // sync exports on fibers: half the cost of a call
-    Ok(())
+fn cache(directory: &Path) -> Result<Cache, String> {
+    let mut config = CacheConfig::new();
+    config.with_directory(directory);
+    Cache::new(config).map_err(|error| format!("cannot use {} as compiled cache: {error:#}", directory.display()))
 }
 
 fn private_directory(path: &Path) -> Result<PathBuf, String> {

@@ -20,6 +20,7 @@ pub mod candidate;
 pub mod capability;
 mod chain;
 mod clock;
+pub mod compiler;
 mod configure;
 mod contract;
 mod decision;

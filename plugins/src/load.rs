@@ -9,7 +9,7 @@ use wasmtime::component::{Component, Linker};
 
 use crate::contract::bindings::PolicyPre;
 use crate::decision::{Mode, Phase};
-use crate::engine::Host;
+use crate::engine::{Grade, Host};
 use crate::error::{CallError, LoadError};
 use crate::limits::PolicyLimits;
 use crate::manifest::Manifest;
@@ -159,20 +159,32 @@ impl Host {
 
     /// A component compiled well and linked.
     pub(crate) fn serving(&self, component: &[u8]) -> Result<PolicyPre<GuestState>, LoadError> {
-        link(&self.linker, &compile(&self.engine, component)?)
+        link(&self.linker, &self.compile(Grade::Serving, component)?)
     }
 
     /// The instrumented copy, or the plugin itself and why there is no copy.
     fn compile_draft(&self, plugin: &[u8]) -> Result<(Component, Option<String>), LoadError> {
         let refused = match image::instrument(plugin) {
-            Ok(instrumented) => match compile(&self.draft_engine, &instrumented) {
+            Ok(instrumented) => match self.compile(Grade::Draft, &instrumented) {
                 Ok(component) => return Ok((component, None)),
                 Err(error) => error.to_string(),
             },
             Err(reason) => reason,
         };
         // What is no valid component at all says so here.
-        Ok((compile(&self.draft_engine, plugin)?, Some(refused)))
+        Ok((self.compile(Grade::Draft, plugin)?, Some(refused)))
+    }
+
+    /// Compiled by another process where one can be had: it is found in the cache then.
+    fn compile(&self, grade: Grade, bytes: &[u8]) -> Result<Component, LoadError> {
+        let engine = match grade {
+            Grade::Draft => &self.draft_engine,
+            Grade::Serving => &self.engine,
+        };
+        if let Some(compiler) = &self.compiler {
+            compiler.fill_cache(engine, grade, bytes)?;
+        }
+        compile(engine, bytes)
     }
 
     async fn describe(&self, name: &str, pre: &PolicyPre<GuestState>) -> Result<Manifest, LoadError> {

@@ -383,3 +383,16 @@ fn a_plugin_built_for_another_contract_is_refused_with_the_remedy() {
     );
     assert!(greets(&gateway));
 }
+
+#[test]
+fn plugins_are_compiled_in_a_process_of_their_own() {
+    let origin = Upstream::text("ok");
+    let gateway = greeting(&origin);
+    swap(&gateway, "trap");
+    assert_eq!(gateway.metric("weir_plugin_compiled_here_total"), 0.0);
+    let children = format!("/proc/{0}/task/{0}/children", gateway.id());
+    assert_eq!(fs::read_to_string(children).unwrap_or_default().trim(), "", "none is left");
+    put_bytes(&gateway, &[b"\0asm\x0d\0\x01\0".as_slice(), &[1, 4], b"junk"].concat());
+    refused(&gateway, "does not compile");
+    assert!(gateway.stderr().lines().all(|line| !line.contains("compiled in this process")), "{}", gateway.stderr());
+}

@@ -151,8 +151,10 @@ const fn word(health: Health) -> &'static str {
 }
 
 /// What `/metrics` says of plugins.
-pub(super) fn metrics(status: &Status, text: &mut String) {
+pub(super) fn metrics(status: &Status, compiled_here: usize, text: &mut String) {
     let rows = status.rows();
+    family(text, "weir_plugin_compiled_here_total", "counter", "Plugins compiled in this process, for want of another.");
+    text.push_str(&format!("weir_plugin_compiled_here_total {compiled_here}\n"));
     family(text, "weir_plugin_info", "gauge", "Builds of plugins that are known, by state.");
     for row in &rows {
         for version in versions(row) {

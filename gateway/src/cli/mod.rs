@@ -13,6 +13,8 @@ use clap::{Args, Parser, Subcommand};
 use sd_notify::NotifyState;
 use serde_json::json;
 
+use weir_plugins::compiler;
+
 use crate::config::{self, Errors};
 use crate::runtime::run;
 use crate::runtime::upgrade::successor::notify;
@@ -123,6 +125,10 @@ impl ConfigFile {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == compiler::ARGUMENT) {
+        return compiler::serve(&arguments.map(|one| one.to_string_lossy().into_owned()).collect::<Vec<_>>());
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

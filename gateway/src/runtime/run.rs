@@ -1,7 +1,7 @@
 //! From a configuration file to a running gateway, and to its end.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -244,7 +244,8 @@ impl Running {
 
 /// `last_good`: what was live before may stand in for a plugin file that is bad now. A check says that it is bad.
 fn build(config: Config, keys: &[TicketKey], last_good: bool) -> Result<(Builder, Arc<Snapshot>), Errors> {
-    let options = HostOptions { state: config.server.state.clone(), workers: config.server.workers };
+    let compiler = Some(PathBuf::from("/proc/self/exe")).filter(|program| program.exists());
+    let options = HostOptions { state: config.server.state.clone(), workers: config.server.workers, compiler };
     let host = Host::new(&options).map_err(|error| general("server.state", error, "check the directory and its owner"))?;
     let mut builder = Builder::new(host, keys).map_err(|error| general("server", error, "check the system"))?;
     let runtime = runtime()?;

@@ -38,7 +38,7 @@ impl Stage {
         let bytes = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
         let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         let directory = Temporary::new()?;
-        let host = Host::new(&HostOptions { state: directory.path().join("state"), workers: 1 })?;
+        let host = Host::new(&HostOptions { state: directory.path().join("state"), workers: 1, compiler: None })?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
         Ok(Self { name, bytes, host, runtime, directory })
