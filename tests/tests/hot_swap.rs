@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 use weir_tests::load::Load;
 use weir_tests::{Gate, Gateway, LONG, Reply, Request, Setup, Upstream, eventually, wasm};
 
+/// A machine that is busy with other scenarios lets calls wait.
+const PATIENT: &str = "limits = { wall = \"5s\" }";
+
 fn gateway(origin: &Upstream) -> Gateway {
-    Setup::before(origin).policy("ips", "ips", "").start()
+    Setup::before(origin).policy("ips", "ips", PATIENT).start()
 }
 
 fn attack() -> Request {
@@ -48,7 +51,7 @@ fn a_file_that_arrives_byte_by_byte_goes_live_when_it_is_whole() {
 #[test]
 fn a_file_that_does_not_fit_is_rejected_with_its_reason_and_traffic_unchanged() {
     let origin = Upstream::text("ok");
-    let gateway = Setup::before(&origin).policy("ips", "ips", "").start();
+    let gateway = Setup::before(&origin).policy("ips", "ips", PATIENT).start();
     let file = gateway.plugin_file("ips");
     let good = wasm::digest(&file);
     let load = Load::start(gateway.plain(), 2, &Request::get("/"));
@@ -114,7 +117,7 @@ fn temporary_files_of_copying_programs_are_no_plugins() {
 #[test]
 fn a_deleted_file_keeps_serving_and_a_restart_without_it_is_refused() {
     let origin = Upstream::text("ok");
-    let setup = Setup::before(&origin).policy("ips", "ips", "");
+    let setup = Setup::before(&origin).policy("ips", "ips", PATIENT);
     let gateway = setup.start();
     fs::remove_file(gateway.plugin_file("ips")).unwrap();
     eventually(LONG, "the removal is noticed", || gateway.plugin("ips").iter().any(|plugin| plugin["state"] == "removed"));

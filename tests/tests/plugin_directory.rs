@@ -10,8 +10,11 @@ use std::time::Duration;
 use weir_tests::load::{Load, Report};
 use weir_tests::{Gateway, LONG, Request, Setup, Upstream, eventually, tool, wasm};
 
+/// A machine that is busy with other scenarios lets calls wait.
+const PATIENT: &str = "limits = { wall = \"5s\" }";
+
 fn gateway(origin: &Upstream) -> Gateway {
-    Setup::before(origin).guest("hello", "").start()
+    Setup::before(origin).guest("hello", PATIENT).start()
 }
 
 fn plugins(gateway: &Gateway) -> PathBuf {
@@ -206,7 +209,7 @@ fn five_hundred_files_at_once_do_not_hold_up_the_one_that_counts() {
     wasm::move_over(&build("counts"), &gateway.plugin_file("hello"));
     let wanted = wasm::digest(&gateway.plugin_file("hello"));
     eventually(LONG, "it is live", || gateway.is_live("hello", &wanted));
-    eventually(LONG * 3, "all were judged", || {
+    eventually(LONG * 9, "all were judged", || {
         let text = gateway.admin("GET /v1/plugins").text();
         text.matches("\"name\":\"file").count() == 500
     });
@@ -231,7 +234,7 @@ fn more_files_than_a_directory_may_hold_are_said_and_those_in_use_come_first() {
 
 /// Starts a gateway that has no rights beyond those of an ordinary user; `None` where that cannot be had.
 fn without_rights(origin: &Upstream) -> Option<Gateway> {
-    let setup = Setup::before(origin).guest("hello", "").own_binary();
+    let setup = Setup::before(origin).guest("hello", PATIENT).own_binary();
     let is_root = tool::text(&tool::run("id", &["-u"])).trim() == "0";
     if !is_root {
         return Some(setup.start());
@@ -311,7 +314,7 @@ fn a_full_disk_changes_nothing_that_runs() {
         tool::skipped("file systems cannot be mounted here");
         return;
     }
-    let setup = Setup::before(&origin).guest("hello", "").server("admin = \"unix:admin.sock\"");
+    let setup = Setup::before(&origin).guest("hello", PATIENT).server("admin = \"unix:admin.sock\"");
     let state = setup.directory.path().join("state");
     fs::create_dir(&state).unwrap();
     let mount = format!("mount -t tmpfs -o size=8m tmpfs {} && exec \"$@\"", state.display());

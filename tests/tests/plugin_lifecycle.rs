@@ -7,9 +7,12 @@ use serde_json::Value;
 use weir_tests::load::Load;
 use weir_tests::{Gateway, LONG, Request, Setup, Upstream, eventually, wasm};
 
+/// A machine that is busy with other scenarios lets calls wait.
+const PATIENT: &str = "limits = { wall = \"5s\" }";
+
 /// The policy `hello`, whose build says hello in a header.
 fn greeting(origin: &Upstream) -> Gateway {
-    Setup::before(origin).guest("hello", "").start()
+    Setup::before(origin).guest("hello", PATIENT).start()
 }
 
 fn greets(gateway: &Gateway) -> bool {
@@ -344,9 +347,10 @@ fn two_files_whose_plugins_give_themselves_one_name_do_not_meet() {
     assert!(answer.stderr.contains("no policy ran another build"), "{}", answer.text());
 }
 
-/// Pain 6: what a swap replaces is freed, and the count of generations says so.
+/// Pain 6: what a swap replaces is freed, and the count of generations says so. Pain 22: no request fails while builds are made and
+/// replaced.
 #[test]
-fn pain_6_after_many_swaps_one_generation_is_alive() {
+fn pain_6_and_22_after_many_swaps_one_generation_is_alive_and_no_request_has_failed() {
     let origin = Upstream::text("ok");
     let gateway = greeting(&origin);
     let load = Load::start(gateway.plain(), 2, &Request::get("/"));
@@ -395,4 +399,47 @@ fn plugins_are_compiled_in_a_process_of_their_own() {
     put_bytes(&gateway, &[b"\0asm\x0d\0\x01\0".as_slice(), &[1, 4], b"junk"].concat());
     refused(&gateway, "does not compile");
     assert!(gateway.stderr().lines().all(|line| !line.contains("compiled in this process")), "{}", gateway.stderr());
+}
+
+/// Pain 24: whatever a generation is made from, a change of it makes a new one; and nothing else does.
+#[test]
+fn pain_24_a_change_of_config_limits_mode_or_file_makes_a_new_generation_and_a_reload_does_not() {
+    let origin = Upstream::text("ok");
+    let gateway = Setup::before(&origin).guest("hello", "on_error = \"deny\"").start();
+    let calls = |gateway: &Gateway| policy(gateway)["calls"].as_u64().unwrap();
+    let reload = |gateway: &Gateway| assert_eq!(gateway.command("reload --wait").code, Some(0));
+    let changes = [
+        ("on_error = \"deny\"", "on_error = \"allow\""),
+        ("on_error = \"allow\"", "limits = { cpu = \"20ms\" }"),
+        ("cpu = \"20ms\"", "memory = \"32MiB\""),
+        ("limits = { memory = \"32MiB\" }", "mode = \"observe\""),
+    ];
+    for (old, new) in changes {
+        assert_eq!(gateway.get("/").status, 200);
+        let before = calls(&gateway);
+        assert!(before > 0);
+        reload(&gateway);
+        assert_eq!(calls(&gateway), before, "a reload of the same is no change");
+        gateway.rewrite(|text| text.replace(old, new));
+        reload(&gateway);
+        eventually(LONG, &format!("{new} makes a new one"), || calls(&gateway) == 0);
+    }
+    assert_eq!(gateway.get("/").header("x-hello"), None, "it only observes");
+    let digest = put_bytes(&gateway, &wasm::changed(&wasm::guest("hello"), "other"));
+    eventually(LONG, "the file too", || gateway.is_live("hello", &digest) && calls(&gateway) == 0);
+}
+
+#[test]
+fn what_is_held_back_stays_so_through_an_upgrade() {
+    let origin = Upstream::text("ok");
+    let gateway = Setup::before(&origin).guest("hello", "").own_binary().start();
+    let old = wasm::digest(&gateway.plugin_file("hello"));
+    let bad = swap(&gateway, "noop");
+    assert_eq!(gateway.admin("POST /v1/plugins/hello/rollback").status, 200);
+    gateway.upgrade_ok();
+    assert!(gateway.is_live("hello", &old) && greets(&gateway));
+    assert_eq!(gateway.builds("hello", "rolled_back"), vec![bad]);
+    let newest = put_bytes(&gateway, &wasm::changed(&wasm::guest("noop"), "fixed"));
+    eventually(LONG, "the new process takes files", || gateway.is_live("hello", &newest));
+    assert_eq!(gateway.builds("hello", "previous"), vec![old]);
 }

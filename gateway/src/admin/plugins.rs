@@ -37,7 +37,8 @@ pub(super) async fn list(Extracted(state): Extracted<Arc<State>>) -> Json<Value>
         })
         .collect();
     super::trial::show(&mut rows, &state.trials.rows());
-    Json(json!({ "directory": { "error": state.plugins.directory_error() }, "plugins": rows }))
+    let directory = json!({ "error": state.plugins.directory_error(), "judging": state.plugins.judging() });
+    Json(json!({ "directory": directory, "plugins": rows }))
 }
 
 /// `POST /v1/plugins/NAME/rollback`

@@ -91,6 +91,9 @@ fn table(answer: &Value) -> String {
     if let Some(error) = answer.pointer("/directory/error").and_then(Value::as_str) {
         notes.push(format!("{error}; what was running keeps running"));
     }
+    if let Some(name) = answer.pointer("/directory/judging").and_then(Value::as_str) {
+        notes.push(format!("{name}: a new file is being judged"));
+    }
     for plugin in array(answer, "plugins") {
         let name = text(plugin, "name");
         if let Some(reason) = plugin.get("reason").and_then(Value::as_str) {

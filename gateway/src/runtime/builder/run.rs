@@ -239,11 +239,13 @@ impl<P: Fn(&Arc<Snapshot>)> State<P> {
     }
 
     fn judge(&mut self, job: Job) {
+        self.builder.status().judges(Some(job.name.clone()));
         self.judging = Some(Box::pin(job.judge(self.builder.host())));
     }
 
     async fn finish(&mut self, judged: Judged) {
         let name = judged.name().to_owned();
+        self.builder.status().judges(None);
         match self.builder.plugins.finish(judged, &self.current.config) {
             Outcome::Live => {
                 self.metrics.plugin_live(&name, self.builder.generation + 1);

@@ -17,6 +17,7 @@ pub struct Status(Mutex<Shown>);
 struct Shown {
     rows: Vec<Row>,
     directory_error: Option<String>,
+    judging: Option<String>,
     rollbacks: BTreeMap<(String, Cause), u64>,
     quarantines: BTreeMap<String, u64>,
 }
@@ -91,6 +92,12 @@ impl Status {
         self.shown().directory_error.clone()
     }
 
+    /// The file that is being judged.
+    #[must_use]
+    pub fn judging(&self) -> Option<String> {
+        self.shown().judging.clone()
+    }
+
     /// How often a plugin was replaced by its predecessor, and why.
     #[must_use]
     pub fn rollbacks(&self) -> Vec<(String, Cause, u64)> {
@@ -113,6 +120,11 @@ impl Status {
 
     pub(super) fn quarantined(&self, policy: &str) {
         *self.shown().quarantines.entry(policy.to_owned()).or_default() += 1;
+    }
+
+    /// A file is being judged, or none is.
+    pub fn judges(&self, name: Option<String>) {
+        self.shown().judging = name;
     }
 
     /// The directory cannot be read, or can again.
