@@ -172,7 +172,7 @@ pub fn serve(arguments: &[String]) -> ExitCode {
     // Whoever wanted it has gone: nobody else would end it.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     // Workers that share the processors come first.
-    let _ = rustix::process::nice(5);
+    let _ = rustix::process::nice(2);
     match compile_input(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, message)) => {

@@ -143,6 +143,9 @@ impl<P: Fn(&Arc<Snapshot>)> State<P> {
             self.current = self.builder.rebuild(&self.current);
             (self.publish)(&self.current);
         }
+        if changed {
+            self.builder.plugins.show();
+        }
     }
 
     async fn trial(&mut self, order: Order, name: &str, reply: oneshot::Sender<Result<Done, Refusal>>) {

@@ -45,7 +45,10 @@ impl Plugins {
         let ended = self.forget_ended();
         if changed || ended {
             self.note_recovered();
-            self.changed();
+            self.remember(false);
+            if !publish {
+                self.show();
+            }
         }
         publish
     }
@@ -79,6 +82,7 @@ impl Plugins {
         if let Some(slot) = self.slots.get_mut(&*name) {
             slot.record.quarantined(&format!("quarantined: {reason}"), super::unix_now());
         }
+        self.remember(true);
         false
     }
 

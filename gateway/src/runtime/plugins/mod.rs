@@ -183,7 +183,7 @@ impl Plugins {
         };
         let name = job.name.clone();
         if self.slots.get_mut(&name).is_some_and(|slot| slot.record.seen(&job.digest) == Plan::IsLive) {
-            self.changed();
+            self.remember(false);
             return Outcome::Live;
         }
         let used: Vec<&Policy> = users(config, &name).collect();
@@ -214,7 +214,7 @@ impl Plugins {
         slot.said = None;
         slot.keys = job.asked.keys;
         slot.previous = slot.live.replace(plugin).filter(|_| was_used);
-        self.changed();
+        self.remember(false);
         Outcome::Live
     }
 
@@ -356,9 +356,12 @@ impl Plugins {
 
     /// Something changed: remembers it and shows it.
     fn changed(&mut self) {
-        if self.serving {
-            self.remember();
-        }
+        self.remember(false);
+        self.show();
+    }
+
+    /// Shows the operator how it is: after a snapshot was published, so that what is shown as live is.
+    pub fn show(&self) {
         let health = |generation: &Generation| self.breakers.get(&generation.id()).map_or(Health::Working, Breaker::health);
         let row = |(name, slot): (&String, &Slot)| {
             let own = self.generations.values().filter(|generation| *generation.plugin.name == **name);
@@ -375,13 +378,16 @@ impl Plugins {
         self.status.show(self.slots.iter().map(row).collect());
     }
 
-    /// Writes down what a restart must know: of plugins that policies use, and of files that are held back.
-    fn remember(&mut self) {
+    /// Writes down what a restart must know, for good if not even a power failure may undo it: of plugins that policies use, and of files that are held back.
+    fn remember(&mut self, durable: bool) {
+        if !self.serving {
+            return;
+        }
         let used: HashSet<&str> = self.generations.values().map(|generation| &*generation.plugin.name).collect();
         let worth = |name: &str, record: &Record| used.contains(name) || record.held.is_some();
         let records = self.slots.iter().filter(|(name, slot)| worth(name, &slot.record));
         let records = records.map(|(name, slot)| (name.clone(), slot.record.clone())).collect();
-        let saved = self.store.save(records);
+        let saved = self.store.save(records, durable);
         let forgetful = saved.is_err();
         if let Err(error) = saved
             && !self.forgetful

@@ -130,7 +130,7 @@ impl Plugins {
         slot.keys = restorable.keys;
         self.exchange(restorable.generations);
         self.status.rolled_back(name, cause);
-        self.changed();
+        self.remember(true);
         Ok(RolledBack { plugin: name.to_owned(), live, from })
     }
 }

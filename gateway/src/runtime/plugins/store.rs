@@ -67,7 +67,8 @@ impl Store {
         if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == bytes.len() as u64) {
             return Ok(());
         }
-        self.write(&path, bytes)
+        // A copy that a power failure cuts is known by its digest.
+        self.write(&path, bytes, false)
     }
 
     /// Whether the bytes of a plugin are kept.
@@ -89,17 +90,17 @@ impl Store {
         Err(format!("the private copy {} is damaged", path.display()))
     }
 
-    /// Remembers these records, and lets go of bytes that none of them needs.
+    /// Remembers these records, and lets go of bytes that none of them needs. `durable` waits for the disk.
     ///
     /// # Errors
     /// The system's; what was remembered before is still remembered then.
-    pub(super) fn save(&mut self, records: BTreeMap<String, Record>) -> io::Result<()> {
+    pub(super) fn save(&mut self, records: BTreeMap<String, Record>, durable: bool) -> io::Result<()> {
         let ledger = Ledger { plugins: records.into_iter().take(MAX_RECORDS).collect() };
         let text = serde_json::to_string_pretty(&ledger)?;
         if text == self.saved {
             return Ok(());
         }
-        self.write(&self.directory.join("ledger.json"), text.as_bytes())?;
+        self.write(&self.directory.join("ledger.json"), text.as_bytes(), durable)?;
         self.saved = text;
         self.sweep(&ledger);
         Ok(())
@@ -126,11 +127,12 @@ impl Store {
     }
 
     /// Writes beside and renames: a file is there whole or not at all.
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         let beside = path.with_extension("new");
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&beside, path));
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        let synced = |()| if durable { file.sync_all() } else { Ok(()) };
+        let written = (&file).write_all(bytes).and_then(synced).and_then(|()| fs::rename(&beside, path));
         if written.is_err() {
             drop(fs::remove_file(&beside));
         }
@@ -184,7 +186,7 @@ mod tests {
         store.keep(&digests[0], b"one").unwrap();
         store.keep(&digests[1], b"two").unwrap();
         let records = BTreeMap::from([("ips".to_owned(), record(&digests[1]))]);
-        store.save(records.clone()).unwrap();
+        store.save(records.clone(), true).unwrap();
         assert_eq!(Store::new(&state.0).records(), records);
         assert_eq!((store.has(&digests[0]), store.has(&digests[1])), (false, true));
     }
