@@ -9,6 +9,7 @@ use tokio::time::{Sleep, sleep_until};
 use wasmtime::component::Resource;
 
 use crate::chain::Answer;
+use crate::clock::SLICES;
 use crate::contract::bindings::weir::policy::types as wit;
 use crate::decision::Phase;
 use crate::error::CallError;
@@ -26,7 +27,7 @@ pub(crate) type Slot = Option<Box<Exchange>>;
 pub(crate) struct Budget {
     /// When it began.
     pub(crate) started: Instant,
-    /// CPU time in epochs.
+    /// CPU time in milliseconds.
     pub(crate) ticks: u64,
     /// From its beginning, waiting for the worker included.
     pub(crate) wall: Duration,
@@ -55,7 +56,7 @@ impl<'a> Lent<'a> {
         state.exchange = slot.take();
         state.ended = phase == Phase::Complete;
         // The first tick may come at once: one more than the budget is what "at least the budget" takes.
-        state.ticks_left = budget.ticks.saturating_add(1);
+        state.ticks_left = budget.ticks.saturating_mul(SLICES).saturating_add(1);
         state.out_of_time = false;
         state.wall_until = budget.started + budget.wall;
         state.out_of_wall = false;
@@ -149,7 +150,7 @@ pub(crate) async fn complete(
     finish(called, lent.instance, budget)
 }
 
-/// What the host does for a guest by the same deadline ends by itself, and says what came of it: it is given this much longer.
+/// A host function that waits ends itself at the deadline, and puts on record what it waited for; so long after, whatever waits is ended.
 const GRACE: Duration = Duration::from_millis(5);
 
 /// Ends a call that waits past its deadline. A guest that computes is ended at an epoch; one that waits for the host meets none.

@@ -17,6 +17,7 @@ use crate::generation::{Generation, Isolation};
 use crate::isolated;
 use crate::manifest::Phases;
 use crate::pool::{self, Instance};
+use crate::reaper;
 
 /// What a chain decided in one phase.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -380,11 +381,10 @@ struct Lease<'a> {
 impl Lease<'_> {
     /// A guest that trapped or overran is in no defined state: its instance ends with the lease.
     fn settle<T>(self, called: Result<T, CallError>, policy: &Generation, phase: Phase, slot: &mut Slot) -> Result<T, CallError> {
-        if called.is_ok() {
-            match self.own {
-                None => self.place.keep(self.instance),
-                Some(own) => own.keep(policy, self.instance, phase, slot),
-            }
+        match (&called, self.own) {
+            (Ok(_), None) => self.place.keep(self.instance),
+            (Ok(_), Some(own)) => own.keep(policy, self.instance, phase, slot),
+            (Err(_), _) => reaper::destroy(self.instance),
         }
         called
     }

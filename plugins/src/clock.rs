@@ -1,22 +1,33 @@
-//! The clock of CPU deadlines: it ticks while guests run, and hardly at all while none does.
+//! The clock of CPU deadlines: it ticks fast while a guest is seen running, slower while guests are called, and hardly at all otherwise.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
 use std::time::Duration;
 
 use wasmtime::Engine;
 
-/// One epoch: the grain of CPU deadlines, and how long a guest runs before it yields to its worker's other connections.
-pub(crate) const TICK: Duration = Duration::from_millis(1);
+/// A tick while a guest is running: the grain of CPU deadlines, and how long one that computes keeps its worker's other connections
+/// waiting. Most calls are over long before the first.
+const SLICE: Duration = Duration::from_micros(250);
 
-/// A tick when no guest ran since the last one. The first guest after a rest may run for so long before its first tick.
-const REST: Duration = Duration::from_millis(5);
+/// Slices in a millisecond of CPU time.
+pub(crate) const SLICES: u64 = 4;
+
+/// A tick while guests were called since the last one, and none runs. The next guest may run for so long before its first tick.
+const TICK: Duration = Duration::from_micros(500);
+
+/// A rest, when no guest was called since the last tick; the first guest ends it.
+const REST: Duration = Duration::from_millis(20);
 
 /// Counts calls of guests.
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
     begun: AtomicU64,
     ended: AtomicU64,
+    /// Whether the thread has to be told when a guest begins.
+    resting: AtomicBool,
+    thread: OnceLock<Thread>,
 }
 
 /// A running call, until it is dropped.
@@ -29,12 +40,15 @@ impl Clock {
         let ([weak, draft], own) = (engines.map(Engine::weak), Arc::clone(&clock));
         let run = move || {
             let mut seen = 0;
+            own.thread.get_or_init(std::thread::current);
             while let Some(engine) = weak.upgrade() {
                 engine.increment_epoch();
                 drop(engine);
                 draft.upgrade().inspect(Engine::increment_epoch);
-                let wait = own.next_wait(&mut seen);
-                std::thread::sleep(wait);
+                match own.next_wait(&mut seen) {
+                    Some(wait) => std::thread::sleep(wait),
+                    None => own.rest(seen),
+                }
             }
         };
         let thread = std::thread::Builder::new().name("weir-epoch".to_owned()).spawn(run);
@@ -43,17 +57,45 @@ impl Clock {
 
     /// Notes that a guest runs.
     pub(crate) fn begin(&self) -> Call<'_> {
-        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        if self.resting.load(Ordering::SeqCst) {
+            self.wake();
+        }
         Call(self)
     }
 
-    /// How long to rest, having seen so many calls the last time.
-    fn next_wait(&self, seen: &mut u64) -> Duration {
+    #[cold]
+    fn wake(&self) {
+        if self.resting.swap(false, Ordering::SeqCst)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    /// Rests until a guest begins, and then for a slice: it has a tick of its own only if it needs one.
+    fn rest(&self, seen: u64) {
+        self.resting.store(true, Ordering::SeqCst);
+        // Either this sees a call that has just begun, or that call sees the rest.
+        if self.begun.load(Ordering::SeqCst) == seen {
+            std::thread::park_timeout(REST);
+        }
+        if !self.resting.swap(false, Ordering::SeqCst) {
+            std::thread::sleep(SLICE);
+        }
+    }
+
+    /// How long until the next tick, having seen so many calls the last time; none for a rest.
+    fn next_wait(&self, seen: &mut u64) -> Option<Duration> {
         let ended = self.ended.load(Ordering::Relaxed);
         let begun = self.begun.load(Ordering::Relaxed);
-        let idle = begun == ended && begun == *seen;
+        let (running, called) = (begun != ended, begun != *seen);
         *seen = begun;
-        if idle { REST } else { TICK }
+        match (running, called) {
+            (true, _) => Some(SLICE),
+            (false, true) => Some(TICK),
+            (false, false) => None,
+        }
     }
 }
 
@@ -68,15 +110,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_clock_rests_when_no_guest_runs() {
+    fn the_clock_rests_when_no_guest_runs_and_hurries_while_one_does() {
         let (clock, mut seen) = (Clock::default(), 0);
-        assert_eq!(clock.next_wait(&mut seen), REST);
+        assert_eq!(clock.next_wait(&mut seen), None);
         let call = clock.begin();
-        assert_eq!(clock.next_wait(&mut seen), TICK);
-        assert_eq!(clock.next_wait(&mut seen), TICK, "as long as it runs");
+        assert_eq!(clock.next_wait(&mut seen), Some(SLICE));
+        assert_eq!(clock.next_wait(&mut seen), Some(SLICE), "as long as it runs");
         drop(call);
         drop(clock.begin());
-        assert_eq!(clock.next_wait(&mut seen), TICK, "others ran meanwhile");
-        assert_eq!(clock.next_wait(&mut seen), REST);
+        assert_eq!(clock.next_wait(&mut seen), Some(TICK), "others ran meanwhile");
+        assert_eq!(clock.next_wait(&mut seen), None);
+    }
+
+    #[test]
+    fn the_first_guest_ends_a_rest_and_others_wake_nobody() {
+        let clock = Arc::new(Clock::default());
+        let own = Arc::clone(&clock);
+        let resting = std::thread::spawn(move || {
+            own.thread.get_or_init(std::thread::current);
+            own.rest(0);
+        });
+        while !clock.resting.load(Ordering::SeqCst) && !resting.is_finished() {
+            std::thread::yield_now();
+        }
+        drop(clock.begin());
+        resting.join().unwrap();
+        assert!(!clock.resting.load(Ordering::SeqCst));
+        drop(clock.begin());
+        assert_eq!(clock.next_wait(&mut 0), Some(TICK));
     }
 }

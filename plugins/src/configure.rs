@@ -6,6 +6,7 @@ use std::time::Instant;
 use wasmtime::Store;
 use wasmtime::component::Instance as Component;
 
+use crate::clock::SLICES;
 use crate::contract::bindings::{Policy, PolicyPre};
 use crate::engine::{Host, MAX_MEMORY};
 use crate::error::LoadError;
@@ -59,7 +60,7 @@ impl Host {
         let wasi = wasi::configuring(self.seeds.of(&plugin.digest, config), &drawn);
         let mut store = store(&self.draft_engine, &spec.name, spec.mode, spec.limits, staged.own.clone(), wasi);
         let wait = LOAD_WALL * DRAFT_FACTOR;
-        store.data_mut().ticks_left = LOAD_TICKS * u64::from(DRAFT_FACTOR);
+        store.data_mut().ticks_left = LOAD_TICKS * SLICES * u64::from(DRAFT_FACTOR);
         store.data_mut().wall_until = Instant::now() + wait;
         store.set_epoch_deadline(1);
         let _running = self.clock.begin();
@@ -78,7 +79,7 @@ impl Host {
         }
         store.data_mut().allow_memory(MAX_MEMORY);
         store.set_hostcall_fuel(MAX_MEMORY * 2);
-        store.data_mut().ticks_left = LOAD_TICKS;
+        store.data_mut().ticks_left = LOAD_TICKS * SLICES;
         let image = tokio::time::timeout(LOAD_WALL, image::snapshot(&plugin.content, &mut store, instance)).await;
         match image {
             Ok(Ok(image)) => {

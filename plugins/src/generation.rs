@@ -10,7 +10,7 @@ use http::{Method, Version};
 use crate::call::Budget;
 use crate::capability::http_out::HttpOut;
 use crate::capability::{DEFAULT_GRANTS, Shared};
-use crate::clock::Clock;
+use crate::clock::{Clock, SLICES};
 use crate::configure::Start;
 use crate::decision::{Mode, OnError, OnOverflow, Phase};
 use crate::engine::Host;
@@ -239,7 +239,7 @@ impl Generation {
     async fn instantiate_with(&self, shared: Shared) -> Result<(Instance, String), LoadError> {
         let (mode, limits) = (self.spec.mode, self.limits);
         let mut store = store(&self.engine, &self.spec.name, mode, limits, shared, wasi::serving());
-        store.data_mut().ticks_left = LOAD_TICKS;
+        store.data_mut().ticks_left = LOAD_TICKS * SLICES;
         store.data_mut().wall_until = Instant::now() + LOAD_WALL;
         store.set_epoch_deadline(1);
         let pre = match &self.start {

@@ -38,6 +38,7 @@ mod limits;
 mod load;
 mod manifest;
 mod pool;
+mod reaper;
 pub mod rehearsal;
 mod response_when;
 pub mod signature;

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
+use crate::clock::SLICES;
 use crate::contract::bindings::PolicyPre;
 use crate::decision::{Mode, Phase};
 use crate::engine::{Grade, Host};
@@ -19,7 +20,7 @@ use crate::{image, inspect, wasi};
 /// The largest plugin file.
 pub const MAX_PLUGIN_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Time that `describe`, `configure` and the self-test may take each, in epochs and on the wall.
+/// Time that `describe`, `configure` and the self-test may take each: milliseconds of CPU, and on the wall.
 pub(crate) const LOAD_TICKS: u64 = 5_000;
 pub const LOAD_WALL: Duration = Duration::from_secs(10);
 
@@ -191,7 +192,7 @@ impl Host {
         let shared = self.shared(name);
         let mut store =
             store(&self.draft_engine, &Arc::from(name), Mode::Observe, PolicyLimits::default(), shared, wasi::serving());
-        store.data_mut().ticks_left = LOAD_TICKS;
+        store.data_mut().ticks_left = LOAD_TICKS * SLICES;
         store.data_mut().wall_until = Instant::now() + LOAD_WALL;
         store.set_epoch_deadline(1);
         let _running = self.clock.begin();

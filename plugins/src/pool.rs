@@ -40,7 +40,7 @@ pub(crate) struct GuestState {
     pub(crate) limits: PolicyLimits,
     /// The last error the guest logged: its panic message, when it panicked.
     pub(crate) last_error: Option<String>,
-    /// Epochs left before the CPU deadline.
+    /// Slices of CPU time left before the deadline.
     pub(crate) ticks_left: u64,
     pub(crate) out_of_time: bool,
     /// When the running call must have ended. A guest that computes meets it at an epoch, one that waits in `call`.

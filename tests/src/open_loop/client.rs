@@ -38,11 +38,11 @@ impl<'a> Client<'a> {
     /// Asks once. A connection that the server has closed is not used again, as with every client; but nothing is asked a second time,
     /// not even when the server closes just as the request is sent: that would hide what it does to its clients.
     pub(super) fn ask(&mut self, is_post: bool, id: u64) -> Outcome {
-        let host = &self.plan.host;
+        let (host, fields) = (&self.plan.host, &self.plan.fields);
         let request = if is_post {
-            format!("POST /orders HTTP/1.1\r\nhost: {host}\r\n{ID}: {id}\r\ncontent-length: {}\r\n\r\n{BODY}", BODY.len())
+            format!("POST /orders HTTP/1.1\r\nhost: {host}\r\n{ID}: {id}\r\n{fields}content-length: {}\r\n\r\n{BODY}", BODY.len())
         } else {
-            format!("GET /things?id={id} HTTP/1.1\r\nhost: {host}\r\n{ID}: {id}\r\n\r\n")
+            format!("GET /things?id={id} HTTP/1.1\r\nhost: {host}\r\n{ID}: {id}\r\n{fields}\r\n")
         };
         let kept = self.open.take().and_then(Wire::still_open);
         let reused = kept.is_some();

@@ -46,6 +46,8 @@ pub struct Plan {
     pub patience: Duration,
     /// No POSTs.
     pub only_gets: bool,
+    /// Further fields of each request, as lines.
+    pub fields: String,
 }
 
 impl Plan {
@@ -62,6 +64,7 @@ impl Plan {
             first_id: 0,
             patience: Duration::from_secs(10),
             only_gets: false,
+            fields: String::new(),
         }
     }
 

@@ -5,13 +5,14 @@
 //!
 //! | to read | see |
 //! |---|---|
-//! | what happens, per figure | `failover`, `reload`, `smuggling` |
+//! | what happens, per figure | `failover`, `reload`, `smuggling`, `hostile` |
 //! | hours of change in minutes | `soak` |
 //! | who is on the stage, and how it is set up | `stage`, `configs`, `sessions` |
 
 mod configs;
 mod error;
 mod failover;
+mod hostile;
 mod options;
 mod reload;
 mod report;
@@ -74,15 +75,18 @@ struct Figure {
     title: &'static str,
     rows: &'static [(&'static str, Goal)],
     play: Play,
+    /// What only Weir can do.
+    alone: bool,
 }
 
-const FIGURES: [Figure; 6] = [
-    Figure { id: "F1", title: "kill -9 and restart of the primary", rows: &failover::F1, play: failover::f1 },
-    Figure { id: "F2", title: "a black-holed primary", rows: &failover::F2, play: failover::f2 },
-    Figure { id: "F3", title: "all upstreams down", rows: &failover::F3, play: failover::f3 },
-    Figure { id: "R1", title: "reloads", rows: &reload::RELOAD, play: reload::reload },
-    Figure { id: "R1", title: "binary upgrades", rows: &reload::UPGRADE, play: reload::upgrade },
-    Figure { id: "R2", title: "malformed and smuggled requests", rows: &smuggling::R2, play: smuggling::r2 },
+const FIGURES: [Figure; 7] = [
+    Figure { id: "F1", title: "kill -9 and restart of the primary", rows: &failover::F1, play: failover::f1, alone: false },
+    Figure { id: "F2", title: "a black-holed primary", rows: &failover::F2, play: failover::f2, alone: false },
+    Figure { id: "F3", title: "all upstreams down", rows: &failover::F3, play: failover::f3, alone: false },
+    Figure { id: "R1", title: "reloads", rows: &reload::RELOAD, play: reload::reload, alone: false },
+    Figure { id: "R1", title: "binary upgrades", rows: &reload::UPGRADE, play: reload::upgrade, alone: false },
+    Figure { id: "R2", title: "malformed and smuggled requests", rows: &smuggling::R2, play: smuggling::r2, alone: false },
+    Figure { id: "R3", title: "policies that misbehave", rows: &hostile::R3, play: hostile::r3, alone: true },
 ];
 
 fn figures(options: &Options) -> ExitCode {
@@ -91,7 +95,7 @@ fn figures(options: &Options) -> ExitCode {
     let proxies = Kind::ALL.map(|kind| (kind, options.wants_proxy(kind.name()).then(|| program(kind)).flatten()));
     for figure in FIGURES.iter().filter(|figure| options.wants(figure.id)) {
         let measured = proxies.each_ref().map(|(kind, program)| {
-            let program = program.as_deref()?;
+            let program = program.as_deref().filter(|_| !figure.alone || *kind == Kind::Weir)?;
             say(&format!("{} {}: {}", figure.id, figure.title, kind.name()));
             (figure.play)(*kind, program, options)
                 .map_err(|error| {

@@ -15,7 +15,8 @@ usage: chaos [--only FIGURE]... [--proxy NAME]... [--quick] [--json]
        chaos soak [--seconds N]
        chaos upstream --listen ADDRESS [--journal FILE] [--fault NAME[/N]] [--delay-ms N]
 
-  --only FIGURE  F1 (kill -9), F2 (black hole), F3 (all down), R1 (reloads and upgrades), R2 (smuggled requests)
+  --only FIGURE  F1 (kill -9), F2 (black hole), F3 (all down), R1 (reloads and upgrades), R2 (smuggled requests),
+                 R3 (policies that misbehave)
   --proxy NAME   weir, nginx or haproxy
   --quick        fewer kills, reloads and upgrades
   --json         one JSON object instead of a table
@@ -25,7 +26,7 @@ usage: chaos [--only FIGURE]... [--proxy NAME]... [--quick] [--json]
 
 environment:
   WEIR_BIN       the gateway (default target/release/weir)
-  WEIR_GUESTS    directory of noop.wasm (default target/guests)";
+  WEIR_GUESTS    directory of noop.wasm and hostile.wasm (default target/guests)";
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,7 +90,7 @@ impl fmt::Display for Usage {
 }
 
 /// The figures.
-pub(crate) const FIGURES: [&str; 5] = ["F1", "F2", "F3", "R1", "R2"];
+pub(crate) const FIGURES: [&str; 6] = ["F1", "F2", "F3", "R1", "R2", "R3"];
 const PROXIES: [&str; 3] = ["weir", "nginx", "haproxy"];
 const SOAK: u64 = 600;
 

@@ -36,6 +36,11 @@ impl Value {
         Self { number, decimals: 0 }
     }
 
+    /// So many times.
+    pub(crate) const fn ratio(number: f64) -> Self {
+        Self { number, decimals: 2 }
+    }
+
     /// Milliseconds.
     pub(crate) fn millis(time: Duration) -> Self {
         Self { number: time.as_secs_f64() * 1e3, decimals: 1 }

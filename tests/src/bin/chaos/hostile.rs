@@ -1,0 +1,223 @@
+//! R3: what other requests notice of a policy that misbehaves, on the one worker they all share.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use weir_tests::open_loop::{OpenLoop, Outcome, Plan, Seen, Summary};
+use weir_tests::process::{Process, ProcessError};
+use weir_tests::{Connection, Request, Scratch, sockets, wasm};
+
+use crate::error::Error;
+use crate::options::Options;
+use crate::report::{Goal, Value};
+use crate::stage::{Kind, Server};
+use crate::{say, say_lost};
+
+/// Requests a second that harm nobody, half of them through the policy that misbehaves.
+const RATE: u32 = 5_000;
+/// The same for a first look, and where the machine cannot keep up.
+const QUICK_RATE: u32 = 1_000;
+/// A quiet stretch, and one with harm.
+const STRETCH: Duration = Duration::from_secs(1);
+/// Of each, taken in turns, so that a busy machine is busy in both.
+const ROUNDS: usize = 6;
+/// The same for a first look.
+const QUICK_ROUNDS: usize = 2;
+/// Half of all requests may take so long where they do not queue up.
+const BEARABLE: Duration = Duration::from_millis(2);
+/// Requests that do harm: one in so many.
+const HARMFUL: u32 = 100;
+const QUIET: &str = "quiet.test";
+const GUARDED: &str = "guarded.test";
+/// How long the first answer may take.
+const READY: Duration = Duration::from_secs(60);
+
+/// What a policy does: its name, what the guest is asked for, how the request that asks for it ends.
+struct Harm {
+    name: &'static str,
+    order: &'static str,
+    status: u16,
+}
+
+const HARMS: [Harm; 6] = [
+    Harm { name: "trap", order: "request panic", status: 503 },
+    Harm { name: "loop", order: "request loop", status: 503 },
+    Harm { name: "allocate", order: "request hoard", status: 503 },
+    Harm { name: "recurse", order: "request recurse 100000000", status: 503 },
+    Harm { name: "flood of lines", order: "request log 2000 10", status: 200 },
+    Harm { name: "huge line", order: "request log 1 2000000", status: 200 },
+];
+
+/// The rows: three for each harm, after two that tell what they are compared with.
+pub(crate) const R3: [(&str, Goal); 20] = [
+    ("R3 requests per second, one worker", Goal::None),
+    ("R3 quiet: p99 ms", Goal::None),
+    ("R3 trap: others lost", Goal::AtMost(0.0)),
+    ("R3 trap: others' p99, times that of quiet", Goal::AtMost(2.0)),
+    ("R3 trap: % of the harmful ended as stated", Goal::AtLeast(100.0)),
+    ("R3 loop: others lost", Goal::AtMost(0.0)),
+    ("R3 loop: others' p99, times that of quiet", Goal::AtMost(2.0)),
+    ("R3 loop: % of the harmful ended as stated", Goal::AtLeast(100.0)),
+    ("R3 allocate: others lost", Goal::AtMost(0.0)),
+    ("R3 allocate: others' p99, times that of quiet", Goal::AtMost(2.0)),
+    ("R3 allocate: % of the harmful ended as stated", Goal::AtLeast(100.0)),
+    ("R3 recurse: others lost", Goal::AtMost(0.0)),
+    ("R3 recurse: others' p99, times that of quiet", Goal::AtMost(2.0)),
+    ("R3 recurse: % of the harmful ended as stated", Goal::AtLeast(100.0)),
+    ("R3 flood of lines: others lost", Goal::AtMost(0.0)),
+    ("R3 flood of lines: others' p99, times that of quiet", Goal::AtMost(2.0)),
+    ("R3 flood of lines: % of the harmful ended as stated", Goal::AtLeast(100.0)),
+    ("R3 huge line: others lost", Goal::AtMost(0.0)),
+    ("R3 huge line: others' p99, times that of quiet", Goal::AtMost(2.0)),
+    ("R3 huge line: % of the harmful ended as stated", Goal::AtLeast(100.0)),
+];
+
+/// Plays one harm after the other.
+///
+/// # Errors
+/// The gateway does not start.
+pub(crate) fn r3(_: Kind, program: &Path, options: &Options) -> Result<Vec<Value>, Error> {
+    let (rate, rounds) = if options.quick { (QUICK_RATE, QUICK_ROUNDS) } else { (RATE, ROUNDS) };
+    let stage = Stage::set(program)?;
+    let rate = stage.bearable(rate);
+    let mut values = Vec::new();
+    let mut all_quiet = Vec::new();
+    for harm in &HARMS {
+        let (mut quiet, mut beside, mut harmful) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            quiet.extend(stage.others(rate).finish());
+            let load = (stage.others(rate), stage.harm(rate, harm));
+            beside.extend(load.0.finish());
+            harmful.extend(load.1.finish());
+        }
+        let (without, with) = (Summary::of(&quiet), Summary::of(&beside));
+        say(&format!(
+            "  {}: quiet p50 {:?} p99 {:?}; beside p50 {:?} p99 {:?}",
+            harm.name, without.p50, without.p99, with.p50, with.p99
+        ));
+        say_lost(&quiet);
+        say_lost(&beside);
+        let ended = harmful.iter().filter(|seen| seen.outcome == Outcome::Status(harm.status)).count();
+        values.push(Value::count(with.lost() + without.lost()));
+        values.push(Value::ratio(with.p99.as_secs_f64() / without.p99.as_secs_f64()));
+        values.push(Value::number(100.0 * ended as f64 / harmful.len().max(1) as f64));
+        all_quiet.extend(quiet);
+    }
+    let mut rows = vec![Value::number(f64::from(rate)), Value::millis(Summary::of(&all_quiet).p99)];
+    rows.extend(values);
+    Ok(rows)
+}
+
+/// Weir with one worker, a site without policies and one with the policy that misbehaves.
+struct Stage {
+    proxy: SocketAddr,
+    _process: Process,
+    _origin: Server,
+    _scratch: Scratch,
+}
+
+impl Stage {
+    fn set(program: &Path) -> Result<Self, Error> {
+        let scratch = Scratch::new();
+        let origin = Server::start(&scratch, "origin", Duration::ZERO)?;
+        let proxy = sockets::free_address().map_err(Error::system("no free port"))?;
+        let plugins = scratch.path().join("plugins");
+        fs::create_dir_all(&plugins).map_err(Error::system("no directory"))?;
+        fs::copy(wasm::guest("hostile"), plugins.join("hostile.wasm")).map_err(Error::system("no copy of the guest"))?;
+        let config = scratch.write("weir.toml", config(scratch.path(), proxy, origin.address));
+        let mut command = Command::new(program);
+        command.args(["run", "--config"]).arg(&config);
+        let process = Process::start("weir", command, scratch.path().join("weir.log"), &[proxy])?;
+        let stage = Self { proxy, _process: process, _origin: origin, _scratch: scratch };
+        stage.wait_until_ready()?;
+        Ok(stage)
+    }
+
+    fn wait_until_ready(&self) -> Result<(), Error> {
+        let started = Instant::now();
+        let ask = || Connection::open(self.proxy)?.ask(&Request::get("/").host(GUARDED).header(weir_tests::chaos::ID, "0"));
+        while !ask().is_ok_and(|answer| answer.status == 200) {
+            if started.elapsed() > READY {
+                return Err(ProcessError::NotReady { program: "weir".to_owned(), said: self._process.said() }.into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// The rate, or half of it, and again, until requests do not queue up on this machine.
+    fn bearable(&self, rate: u32) -> u32 {
+        let mut rate = rate;
+        loop {
+            let p50 = Summary::of(&self.others(rate).finish()).p50;
+            if p50 < BEARABLE || rate < 200 {
+                return rate;
+            }
+            say(&format!("  {rate} requests a second are too many here (p50 {p50:?})"));
+            rate /= 2;
+        }
+    }
+
+    /// Requests that harm nobody.
+    fn others(&self, rate: u32) -> Both {
+        let plan =
+            |host: &str| Plan { rate: rate / 2, length: STRETCH, clients: 32, only_gets: true, ..Plan::to(self.proxy, host) };
+        Both(OpenLoop::start(plan(QUIET)), OpenLoop::start(Plan { first_id: 1_000_000, ..plan(GUARDED) }))
+    }
+
+    /// Requests that do.
+    fn harm(&self, rate: u32, harm: &Harm) -> OpenLoop {
+        let fields = format!("x-do: {}\r\n", harm.order);
+        let plan = Plan {
+            rate: (rate / HARMFUL).max(1),
+            length: STRETCH,
+            clients: 32,
+            only_gets: true,
+            ..Plan::to(self.proxy, GUARDED)
+        };
+        OpenLoop::start(Plan { fields, first_id: 2_000_000, ..plan })
+    }
+}
+
+/// Load on both sites.
+struct Both(OpenLoop, OpenLoop);
+
+impl Both {
+    fn finish(self) -> Vec<Seen> {
+        let mut all = self.0.finish();
+        all.extend(self.1.finish());
+        all
+    }
+}
+
+fn config(directory: &Path, proxy: SocketAddr, origin: SocketAddr) -> String {
+    let directory = directory.display();
+    format!(
+        "[server]
+workers = 1
+plugins = \"{directory}/plugins\"
+state = \"{directory}/state\"
+[telemetry]
+access_log = \"off\"
+[[listener]]
+address = \"{proxy}\"
+[upstream.origin]
+servers = [{{ url = \"http://{origin}\" }}]
+[policy.hostile]
+plugin = \"hostile\"
+grants = [\"kv\"]
+[[site]]
+name = \"quiet\"
+hosts = [\"{QUIET}\"]
+upstream = \"origin\"
+[[site]]
+name = \"guarded\"
+hosts = [\"{GUARDED}\"]
+upstream = \"origin\"
+chain = [\"hostile\"]
+"
+    )
+}
