@@ -9,7 +9,7 @@ use weir_tests::{Connection, Gateway, Hostile, LONG, Reply, Request, Setup, Upst
 
 /// Five policies before the server at this URL, all of which see heads and bodies, and change nothing.
 fn through_five(url: &str) -> Gateway {
-    let lines = "grants = [\"kv\"]\nconfig = { phases = [\"response\", \"response-body\", \"complete\"] }";
+    let lines = "grants = [\"kv\"]\nconfig = { phases = [\"response\", \"response-body\", \"complete\"] }\nlimits = { cpu = \"1s\", wall = \"10s\" }";
     let bodies = "config = { window = 100 }";
     let one = Setup::before_servers(&[(url, 0)]).replace("workers = 2", "workers = 1").guest("bodies", bodies);
     let chain =

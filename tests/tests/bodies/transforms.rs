@@ -2,10 +2,13 @@
 
 use weir_tests::{Gateway, Reply, Request, Setup, Upstream};
 
+/// A busy machine makes calls longer than they are, and a body of many pieces is many calls.
+const PATIENT: &str = "limits = { cpu = \"1s\", wall = \"10s\" }";
+
 /// A gateway whose policy does with bodies what the header `x-do` says.
 fn gateway(origin: &Upstream, lines: &str) -> Gateway {
     Setup::before(origin)
-        .guest("hostile", &format!("grants = [\"kv\"]\nconfig = {{ phases = [\"response-body\"] }}\n{lines}"))
+        .guest("hostile", &format!("grants = [\"kv\"]\nconfig = {{ phases = [\"response-body\"] }}\n{PATIENT}\n{lines}"))
         .start()
 }
 

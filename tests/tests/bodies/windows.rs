@@ -6,7 +6,9 @@ use weir_tests::{Answer, Gateway, Request, Setup, Upstream};
 const WINDOW: usize = 1000;
 
 fn gateway(origin: &Upstream, lines: &str) -> Gateway {
-    Setup::before(origin).guest("bodies", &format!("config = {{ window = {WINDOW} }}\n{lines}")).start()
+    Setup::before(origin)
+        .guest("bodies", &format!("config = {{ window = {WINDOW} }}\nlimits = {{ cpu = \"1s\", wall = \"10s\" }}\n{lines}"))
+        .start()
 }
 
 fn filled(length: usize) -> Vec<u8> {
@@ -83,6 +85,19 @@ fn who_only_observes_rejects_nothing() {
     let answer = gateway.ask(&post(filled(WINDOW + 1)));
     let line = gateway.log_of(&answer);
     assert_eq!((answer.status, line["policies"][0]["verdict"].as_str()), (200, Some("deny")), "{line}");
+}
+
+#[test]
+fn one_plugin_serves_two_sites_with_settings_of_their_own() {
+    // Pain 15
+    let origin = Upstream::text("ok");
+    let second = "[policy.short]\nplugin = \"bodies\"\nconfig = { window = 10 }\n[[site]]\nname = \"two\"\nhosts = [\"two.test\"]\nupstream = \"origin\"\nchain = [\"short\"]";
+    let gateway = Setup::before(&origin).guest("bodies", "config = { window = 1000 }").section(second).start();
+    for (host, length) in [("site.test", "500"), ("two.test", "10"), ("site.test", "500")] {
+        assert_eq!(gateway.ask(&post(filled(500)).host(host)).status, 200);
+        assert_eq!(origin.last().header("x-body-length"), Some(length), "{host}");
+    }
+    assert_eq!(gateway.plugin("bodies").len(), 1, "compiled once");
 }
 
 /// Numbers that are the same in every run.

@@ -4,9 +4,11 @@
 //! |---|---|
 //! | time, memory, stack | `calls` |
 //! | what a policy writes | `writes` |
+//! | what it is told of a connection | `facts` |
 //! | any sequence of host calls | `scripts` |
 
 mod calls;
+mod facts;
 mod scripts;
 mod stage;
 mod writes;

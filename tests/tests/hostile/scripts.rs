@@ -12,7 +12,7 @@ const SCRIPTS: u64 = 250;
 /// Their deadline: longer than the default, so that neighbours meet it only when they are held up.
 const WALL: Duration = Duration::from_millis(300);
 /// A busy machine makes a call longer than it is.
-const SLACK: Duration = Duration::from_secs(5);
+const SLACK: Duration = Duration::from_secs(15);
 
 /// Every reason of a refused request that a script can lead to: its own, or the host's.
 const REASONS: [&str; 5] =
