@@ -9,8 +9,9 @@ use crate::error::LoadError;
 /// The contract's package name.
 const PACKAGE: &str = "weir:policy/";
 
-/// WASI interfaces that the host links with nothing behind them: no arguments, no environment, no directory, no input.
-const WASI: [&str; 5] = ["wasi:cli/", "wasi:clocks/", "wasi:io/", "wasi:random/", "wasi:filesystem/"];
+/// WASI interfaces that the host links with nothing behind them: no arguments, no environment, no directory, no input, and no socket can be
+/// made (`pool.rs`). Runtimes of languages import them whether or not a program uses them.
+const WASI: [&str; 6] = ["wasi:cli/", "wasi:clocks/", "wasi:io/", "wasi:random/", "wasi:filesystem/", "wasi:sockets/"];
 
 /// Whether bytes end in the middle of a section: a file that is still being written.
 #[must_use]

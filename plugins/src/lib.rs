@@ -43,6 +43,7 @@ pub mod rehearsal;
 mod response_when;
 pub mod signature;
 mod stats;
+mod stderr;
 mod wasi;
 
 pub use candidate::{Candidate, Trial, TrialMode};

@@ -252,10 +252,8 @@ pub(crate) fn trap(error: &wasmtime::Error, state: &GuestState) -> CallError {
     if state.out_of_wall {
         return CallError::Wall(0);
     }
-    match &state.last_error {
-        Some(message) => CallError::Trap(message.clone()),
-        None => CallError::Trap(error.root_cause().to_string()),
-    }
+    let said = state.last_error.clone().or_else(|| state.stderr.take());
+    CallError::Trap(said.unwrap_or_else(|| error.root_cause().to_string()))
 }
 
 pub(crate) fn wall(limit: Duration) -> CallError {

@@ -19,6 +19,8 @@ use crate::error::CallError;
 use crate::exchange::Exchange;
 use crate::generation::Generation;
 use crate::limits::{HANDLES, LOAD_ANSWER, PolicyLimits};
+use crate::stderr::Stderr;
+use crate::wasi::Wasi;
 
 /// Idle instances a worker keeps per generation; more are destroyed on return. A call runs to its end unless an epoch passes, so few run
 /// at once on a worker, and each idle one holds its memory.
@@ -49,6 +51,8 @@ pub(crate) struct GuestState {
     /// Calls of the guest into the contract's interfaces since it began.
     pub(crate) host_calls: u64,
     store_limits: Limits,
+    /// Why the guest's runtime ended, when it says so there.
+    pub(crate) stderr: Stderr,
     wasi: WasiCtx,
     table: ResourceTable,
 }
@@ -117,7 +121,7 @@ pub(crate) fn store(
     mode: Mode,
     limits: PolicyLimits,
     shared: Shared,
-    wasi: WasiCtx,
+    wasi: Wasi,
 ) -> Store<GuestState> {
     let store_limits = store_limits(limits.memory);
     let mut table = ResourceTable::new();
@@ -138,7 +142,8 @@ pub(crate) fn store(
         out_of_wall: false,
         host_calls: 0,
         store_limits: Limits { own: store_limits, memory: 0 },
-        wasi,
+        stderr: wasi.stderr,
+        wasi: wasi.context,
         table,
     };
     let mut store = Store::new(engine, state);

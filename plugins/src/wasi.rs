@@ -14,22 +14,36 @@ use sha2::{Digest as _, Sha256};
 use wasmtime_wasi::{HostMonotonicClock, WasiCtx, WasiCtxBuilder};
 
 use crate::limits::RANDOM;
+use crate::stderr::Stderr;
 
-/// The context of an instance that serves: no arguments, no environment, no directory, no network; output goes nowhere.
-pub(crate) fn serving() -> WasiCtx {
-    builder().build()
+/// What an instance sees of WASI, and what it says on its standard error.
+pub(crate) struct Wasi {
+    pub(crate) context: WasiCtx,
+    pub(crate) stderr: Stderr,
+}
+
+/// The context of an instance that serves: no arguments, no environment, no directory, no network; the last words on standard error are
+/// kept, other output goes nowhere.
+pub(crate) fn serving() -> Wasi {
+    built(&mut builder())
 }
 
 /// The context of the instance whose memory becomes an image. Its hash maps are seeded with what `seed` says, and `drawn` tells
 /// whether it asked for numbers that no other instance may have.
-pub(crate) fn configuring(seed: u128, drawn: &Drawn) -> WasiCtx {
+pub(crate) fn configuring(seed: u128, drawn: &Drawn) -> Wasi {
     let noting = || Noting { rng: StdRng::from_rng(&mut rand::rng()), drawn: drawn.clone() };
-    builder().insecure_random_seed(seed).secure_random(noting()).insecure_random(noting()).build()
+    built(builder().insecure_random_seed(seed).secure_random(noting()).insecure_random(noting()))
+}
+
+fn built(builder: &mut WasiCtxBuilder) -> Wasi {
+    let stderr = Stderr::default();
+    Wasi { context: builder.stderr(stderr.clone()).build(), stderr }
 }
 
 fn builder() -> WasiCtxBuilder {
     let mut builder = WasiCtx::builder();
-    builder.monotonic_clock(Monotonic).max_random_size(RANDOM);
+    // A socket is refused when it is made, so that none is ever open.
+    builder.allow_tcp(false).allow_udp(false).monotonic_clock(Monotonic).max_random_size(RANDOM);
     builder
 }
 

@@ -167,8 +167,8 @@ fn check_names_what_a_gateway_would_refuse() {
     bad("text.wasm", b"not a component", "component", "not a WebAssembly file");
     let newer = replace(&fs::read(wasm::guest("hello")).unwrap(), b"@0.1.1", b"@0.3.0");
     bad("newer.wasm", &newer, "contract", "upgrade weir or rebuild with weir-sdk 0.1");
-    let sockets = replace(&fs::read(wasm::guest("hello")).unwrap(), b"wasi:cli/terminal-stdin@", b"wasi:sockets/ip-lookups@");
-    bad("sockets.wasm", &sockets, "load", "wasi:sockets");
+    let http = replace(&fs::read(wasm::guest("hello")).unwrap(), b"wasi:cli/terminal-stdin@", b"wasi:http/outgoing-call@");
+    bad("http.wasm", &http, "load", "wasi:http/outgoing-call");
     check_error(&plugin("check", &scratch.path().join("none.wasm"), &[]), "none.wasm: No such file");
 }
 
