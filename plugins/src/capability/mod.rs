@@ -16,7 +16,8 @@ pub const DEFAULT_GRANTS: [&str; 3] = ["log", "geoip", "metrics"];
 pub const CAPABILITIES: [&str; 5] = ["log", "geoip", "kv", "metrics", "http-out"];
 
 /// The capability that lets a policy import an interface of the contract.
-pub(crate) fn of_interface(interface: &str) -> &str {
+#[must_use]
+pub fn of_interface(interface: &str) -> &str {
     match interface {
         "kv-atomic" => "kv",
         other => other,

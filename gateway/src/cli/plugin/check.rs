@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weir_cases::CaseFile;
-use weir_plugins::capability::DEFAULT_GRANTS;
+use weir_plugins::capability::{DEFAULT_GRANTS, of_interface};
 use weir_plugins::rehearsal::Interface;
 use weir_plugins::{LOAD_WALL, LoadError, MAX_PLUGIN_BYTES, NEWEST, Plugin, PolicyLimits, SUPPORTED};
 
@@ -154,10 +154,14 @@ fn contract(interface: &Interface, error: Option<&LoadError>) -> Row {
 fn imports(interface: &Interface) -> Row {
     let own =
         |name: &String| name.strip_prefix("weir:policy/")?.split('@').next().filter(|name| *name != "types").map(str::to_owned);
-    let capabilities: Vec<String> = interface.imports.iter().filter_map(own).collect();
+    let mut capabilities: Vec<String> = interface.imports.iter().filter_map(own).collect();
+    let list = if capabilities.is_empty() { "no capability".to_owned() } else { capabilities.join(", ") };
+    for name in &mut capabilities {
+        *name = of_interface(name).to_owned();
+    }
+    capabilities.dedup();
     let grants: Vec<&String> = capabilities.iter().filter(|name| !DEFAULT_GRANTS.contains(&name.as_str())).collect();
     let wasi = interface.imports.iter().filter(|name| name.starts_with("wasi:")).count();
-    let list = if capabilities.is_empty() { "no capability".to_owned() } else { capabilities.join(", ") };
     let list = if wasi == 0 { list } else { format!("{list}; {wasi} of WASI, with nothing behind them") };
     let needs = match grants.as_slice() {
         [] => "needs no grant".to_owned(),

@@ -8,11 +8,13 @@
 //! |---|---|
 //! | which figures there are | `figures` |
 //! | how a row is measured | `measure`, `weir_tests::process` |
+//! | one call inside the host | `calls` |
 //! | memory per connection, many sites | `idle`, `sites`, `sheet` |
 //! | what asks and what answers | `load`, `wrk`, `built_in`, `origin` |
 //! | what each proxy is told | `proxies`, `configs` |
 
 mod built_in;
+mod calls;
 mod configs;
 mod error;
 mod figures;
@@ -78,6 +80,9 @@ fn bench(options: &Options, notes: &mut Notes) -> Result<(), Error> {
     }
     if options.parts.sites {
         sheets.push(sites::measure(&ground, origin.address(), &tools, options, notes));
+    }
+    if options.parts.calls {
+        sheets.push(calls::measure(&ground, options, notes));
     }
     let figures =
         if options.parts.cpu { figures::all(&rows(&ground, &origin, &tools, &generator, options, notes)) } else { Vec::new() };

@@ -11,7 +11,7 @@ usage: bench [--quick] [--rounds N] [--seconds N] [--only NAME] [--json]
   --quick      one round of two seconds, for a first look
   --rounds N   rounds per proxy and kind of traffic, the median counts (default 3)
   --seconds N  length of a round (default 3)
-  --only NAME  `cpu` (P1 to P5, P9), `memory` (P6) or `sites` (P7); may be given more than once (default all)
+  --only NAME  `cpu` (P1 to P5, P9), `memory` (P6), `sites` (P7) or `calls` (P9 inside the host); may be given more than once (default all)
   --json       one JSON object instead of tables
 
 environment:
@@ -44,16 +44,19 @@ pub(crate) struct Parts {
     pub(crate) memory: bool,
     /// Many sites.
     pub(crate) sites: bool,
+    /// Calls of policies inside the host.
+    pub(crate) calls: bool,
 }
 
 impl Parts {
-    const ALL: Self = Self { cpu: true, memory: true, sites: true };
+    const ALL: Self = Self { cpu: true, memory: true, sites: true, calls: true };
 
     fn add(&mut self, name: Option<&str>) -> Result<(), Usage> {
         match name {
             Some("cpu") => self.cpu = true,
             Some("memory") => self.memory = true,
             Some("sites") => self.sites = true,
+            Some("calls") => self.calls = true,
             _ => return Err(Usage::Part),
         }
         Ok(())
@@ -82,7 +85,7 @@ impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(option) => write!(f, "unknown option `{option}`"),
-            Self::Part => write!(f, "`--only` needs `cpu`, `memory` or `sites`"),
+            Self::Part => write!(f, "`--only` needs `cpu`, `memory`, `sites` or `calls`"),
             Self::Number(option) => write!(f, "`{option}` needs a number of 1 or more"),
         }
     }
@@ -133,7 +136,7 @@ mod tests {
         check("--quick --json", &Ok(Some(Options { rounds: 1, seconds: 2, json: true, quick: true, ..Options::default() })));
         check("--quick --seconds 5", &Ok(Some(Options { rounds: 1, seconds: 5, quick: true, ..Options::default() })));
         check("--rounds 7 --help", &Ok(None));
-        let parts = Parts { cpu: false, memory: true, sites: true };
+        let parts = Parts { cpu: false, memory: true, sites: true, calls: false };
         check("--only sites --only memory", &Ok(Some(Options { parts, ..Options::default() })));
     }
 
