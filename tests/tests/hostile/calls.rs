@@ -127,7 +127,6 @@ fn what_a_runtime_imports_is_there_and_reaches_nothing() {
     // Pain 16
     let stage = Stage::with("cpu = \"1s\", wall = \"5s\"");
     assert_eq!(stage.done("request reach").1, 0);
-    assert!(!stage.gateway.stderr().contains("nobody hears this"));
 }
 
 #[test]
