@@ -186,7 +186,7 @@ mod tests {
             RUQf6LRCGA9i559r3g7V1qNyJDApGip8MfqcadIgT9CuhV3EMhHoN1mGTkUidF/z7SrlQgXdy8ofjb7bNJJylDOocrCo8KLzZwo=\n\
             trusted comment: timestamp:1633700835\tfile:test\tprehashed\n\
             wLMDjy9FLAuxZ3q4NlEvkgtyhrr0gtTu6KC4KBJdITbbOeAi1zBIYo0v4iTgt8jJpIidRJnp94ABQkJAgAooBQ==\n";
-        assert_eq!(verify("test", b"test", Some(signature), &[key.clone()]), Ok(Signed { at: Some(1_633_700_835) }));
+        assert_eq!(verify("test", b"test", Some(signature), std::slice::from_ref(&key)), Ok(Signed { at: Some(1_633_700_835) }));
         assert_eq!(verify("test", b"Test", Some(signature), &[key]), Err(SignatureError::Mismatch));
     }
 
