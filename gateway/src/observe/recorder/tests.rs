@@ -121,12 +121,25 @@ fn a_stuck_log_drops_lines_but_never_blocks() {
     // Opened for reading too, so that the recorder's open succeeds; nobody reads, so its writes block once the pipe is full.
     let reader = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let recorder = recorder(&to_file(&path));
-    let records = 3 * QUEUE as u64;
-    for _ in 0..records {
+    let mut records = 0;
+    let mut record = || {
+        records += 1;
         recorder.record(Box::new(fixture::relayed()));
+        recorder.metrics().dropped_total(Signal::Log)
+    };
+    let began = Instant::now();
+    // The thread is stuck once it makes no room for a while; before, it may be slow only.
+    let (mut dropped, mut full) = (0, 0);
+    while full < 20 {
+        let now = record();
+        full = if now > dropped { full + 1 } else { 0 };
+        if full > 0 {
+            thread::sleep(Duration::from_millis(5));
+        }
+        dropped = now;
+        assert!(began.elapsed() < LONG, "the thread writes on, and nobody reads");
     }
-    let dropped = recorder.metrics().dropped_total(Signal::Log);
-    assert!(dropped > 0 && dropped < records, "{dropped}");
+    assert!(dropped < records, "{dropped}");
     assert!(matches!(recorder.apply(&Settings::default()), Err(Error::Stuck)));
     assert!(!recorder.shutdown(Duration::from_millis(10)), "the thread is stuck, the caller is not");
     drop(reader);
