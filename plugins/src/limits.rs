@@ -38,17 +38,25 @@ pub(crate) const DEFAULT_MEMORY: usize = 64 * 1024 * 1024;
 impl Default for PolicyLimits {
     fn default() -> Self {
         Self {
-            // A phase of the bundled policies takes microseconds.
+            // A warm call takes microseconds: ten milliseconds is a loop, not work.
             cpu: Duration::from_millis(10),
-            // Waiting for the worker included.
+            // Calls yield to other connections, so the clock runs on while they wait: five times the CPU limit.
             wall: Duration::from_millis(50),
+            // A compiled rule set and its working memory, on every worker, within a small machine.
             memory: DEFAULT_MEMORY,
+            // A call ends before the next one begins, unless it computes for more than a slice or waits: sixty-four that do so are a fault.
             instances: 64,
+            // A hundred lines: who writes more about one exchange wants the decision log.
             log: 8 * 1024,
+            // The bundled policies set up to five.
             tags: 32,
+            // The IPS stops counting a request's rules long before.
             findings: 64,
+            // Twice the largest head that a client may send.
             edits: 64 * 1024,
+            // A page with its style sheet; files belong on a server.
             reply: 1024 * 1024,
+            // Rewriting host names changes a page by percents; decompressing one does not fit, and is not what transforms are for.
             growth: 1024 * 1024,
         }
     }

@@ -48,31 +48,6 @@ pub(super) const DRAIN_TUNNELS: Duration = Duration::from_secs(600);
 // Compiling every plugin anew, after a change of the engine, takes about half of it on two cores.
 pub(super) const UPGRADE: Duration = Duration::from_secs(30);
 
-// A warm call takes microseconds: ten milliseconds is a loop, not work.
-pub(super) const POLICY_CPU: Duration = Duration::from_millis(10);
-// Calls yield to other connections, so the clock runs on while they wait: five times the CPU limit.
-pub(super) const POLICY_WALL: Duration = Duration::from_millis(50);
-// A compiled rule set and its working memory, on every worker, within a small machine.
-pub(super) const POLICY_MEMORY: usize = 64 << 20;
-// As many as a worker runs calls of one policy.
-pub(super) const HTTP_OUT_CALLS: usize = 64;
-// Verdicts and directory entries are small; what is larger belongs on the way of the exchange itself.
-pub(super) const HTTP_OUT_BODY: usize = 64 << 10;
-// A call ends before the next one begins, unless it computes for more than a millisecond or waits: sixty-four that do so are a fault.
-pub(super) const POLICY_INSTANCES: usize = 64;
-// A hundred lines: who writes more about one exchange wants the decision log.
-pub(super) const POLICY_LOG: usize = 8 << 10;
-// The bundled policies set up to five.
-pub(super) const POLICY_TAGS: usize = 32;
-// The IPS stops counting a request's rules long before.
-pub(super) const POLICY_FINDINGS: usize = 64;
-// Twice the largest head that a client may send.
-pub(super) const POLICY_EDITS: usize = 64 << 10;
-// A page with its style sheet; files belong on a server.
-pub(super) const POLICY_REPLY: usize = 1 << 20;
-// Rewriting host names changes a page by percents; decompressing one does not fit, and is not what transforms are for.
-pub(super) const POLICY_GROWTH: usize = 1 << 20;
-
 // A shadow changes nothing, so that there is no reason to look at less than everything until its time is felt.
 pub(super) const SHADOW_SHARE: f64 = 1.0;
 // One in twenty is no accident; a rare query of death costs its own requests only.

@@ -34,7 +34,7 @@ pub use candidate::{Candidate, TrialMode, of as plugin_of};
 pub use error::{Error, Errors, Location};
 pub use limits::Limits;
 pub use listener::{Certificate, GeoIp, Listener};
-pub use policy::{HttpOut, Isolation, Mode, OnError, OnOverflow, Policy, PolicyLimits, Quarantine};
+pub use policy::{HttpOut, Isolation, Mode, OnError, OnOverflow, Policy, PolicyLimits, Quarantine, parse_limits};
 pub use resolve::{Config, load, parse};
 pub use server::{AccessLog, AdminAddress, Server, Telemetry};
 pub use site::Site;

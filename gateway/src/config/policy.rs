@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use toml::de::DeValue;
+pub use weir_plugins::capability::http_out::HttpOut;
+pub use weir_plugins::{Isolation, PolicyLimits};
 
 use super::candidate::{self, Candidate};
 use super::error::{Invalid, Location};
@@ -40,23 +42,6 @@ pub struct Policy {
     pub quarantine: Quarantine,
     /// Where it is configured.
     pub at: Location,
-}
-
-/// `[policy.NAME.http_out]`: which upstreams a policy may ask, and how much. It needs the grant `http-out`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpOut {
-    /// Names of [`Config::upstreams`](super::Config::upstreams).
-    pub upstreams: Vec<Arc<str>>,
-    /// Calls under way at once, 1 to 10,000. Default 64.
-    pub calls: usize,
-    /// Bytes of a request's body and of an answer's, up to 4 MiB. Default 64 KiB.
-    pub body: usize,
-}
-
-impl Default for HttpOut {
-    fn default() -> Self {
-        Self { upstreams: Vec::new(), calls: defaults::HTTP_OUT_CALLS, body: defaults::HTTP_OUT_BODY }
-    }
 }
 
 /// Whether a policy's verdicts count.
@@ -125,59 +110,8 @@ impl OnOverflow {
     }
 }
 
-/// Which exchanges share an instance of a policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isolation {
-    /// An instance serves one exchange after another.
-    Pooled,
-    /// Each exchange has a fresh one: what the policy keeps in its memory cannot reach another exchange.
-    Request,
-}
-
-/// `[policy.NAME.limits]`: what one call, and one instance, may cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PolicyLimits {
-    /// CPU time of a call, 1 ms to 10 s. Default 10 ms.
-    pub cpu: Duration,
-    /// Wall time of a call, never below `cpu`. Default 50 ms, or `cpu` where that is longer.
-    pub wall: Duration,
-    /// Memory of an instance, 1 MiB to 4 GiB, in bytes. Default 64 MiB.
-    pub memory: usize,
-    /// Calls at once on one worker, 1 to 1,000. Default 64.
-    pub instances: usize,
-    /// Bytes in the operator's log per exchange, up to 1 MiB. Default 8 KiB.
-    pub log: usize,
-    /// Tags per exchange, up to 1,000. Default 32.
-    pub tags: usize,
-    /// Findings per exchange, up to 1,000. Default 64.
-    pub findings: usize,
-    /// Bytes it may write into heads per exchange, up to 1 MiB. Default 64 KiB.
-    pub edits: usize,
-    /// Bytes of an answer of its own, up to 64 MiB. Default 1 MiB.
-    pub reply: usize,
-    /// Bytes by which a response body may grow beyond twice its size, up to 64 MiB. Default 1 MiB.
-    pub growth: usize,
-}
-
 /// Bytes that an instance can be given.
 const MEMORY: std::ops::RangeInclusive<u64> = 1 << 20..=4 << 30;
-
-impl Default for PolicyLimits {
-    fn default() -> Self {
-        Self {
-            cpu: defaults::POLICY_CPU,
-            wall: defaults::POLICY_WALL,
-            memory: defaults::POLICY_MEMORY,
-            instances: defaults::POLICY_INSTANCES,
-            log: defaults::POLICY_LOG,
-            tags: defaults::POLICY_TAGS,
-            findings: defaults::POLICY_FINDINGS,
-            edits: defaults::POLICY_EDITS,
-            reply: defaults::POLICY_REPLY,
-            growth: defaults::POLICY_GROWTH,
-        }
-    }
-}
 
 /// `[policy.NAME.quarantine]`: when a policy fails too often to be called.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -196,26 +130,20 @@ impl Default for Quarantine {
     }
 }
 
-impl PolicyLimits {
-    /// Limits as texts of a file; the defaults for what is not given.
-    ///
-    /// # Errors
-    /// What is no duration or size, or cannot be given.
-    pub fn parse(cpu: Option<&str>, wall: Option<&str>, memory: Option<&str>) -> Result<Self, String> {
-        fn read<T>(
-            key: &str,
-            text: Option<&str>,
-            parse: impl Fn(&DeValue<'_>) -> values::Parsed<T>,
-        ) -> Result<Option<T>, String> {
-            let parsed = text.map(|text| parse(&DeValue::String(text.into()))).transpose();
-            parsed.map_err(|invalid| format!("limits.{key}: {}", invalid.into_text()))
-        }
-        let default = Self::default();
-        let cpu = read("cpu", cpu, values::duration)?.unwrap_or(default.cpu);
-        let wall = read("wall", wall, values::duration)?.unwrap_or_else(|| default.wall.max(cpu));
-        let memory = read("memory", memory, values::size(MEMORY))?.unwrap_or(default.memory);
-        Ok(Self { cpu, wall, memory, ..default })
+/// Limits as texts of a file; the defaults for what is not given.
+///
+/// # Errors
+/// What is no duration or size, or cannot be given.
+pub fn parse_limits(cpu: Option<&str>, wall: Option<&str>, memory: Option<&str>) -> Result<PolicyLimits, String> {
+    fn read<T>(key: &str, text: Option<&str>, parse: impl Fn(&DeValue<'_>) -> values::Parsed<T>) -> Result<Option<T>, String> {
+        let parsed = text.map(|text| parse(&DeValue::String(text.into()))).transpose();
+        parsed.map_err(|invalid| format!("limits.{key}: {}", invalid.into_text()))
     }
+    let default = PolicyLimits::default();
+    let cpu = read("cpu", cpu, values::duration)?.unwrap_or(default.cpu);
+    let wall = read("wall", wall, values::duration)?.unwrap_or_else(|| default.wall.max(cpu));
+    let memory = read("memory", memory, values::size(MEMORY))?.unwrap_or(default.memory);
+    Ok(PolicyLimits { cpu, wall, memory, ..default })
 }
 
 /// One `[policy.NAME]`; none when it names no plugin.

@@ -12,9 +12,7 @@ use weir_cases::{Answer, Ask};
 use weir_plugins::capability::geoip::Database;
 use weir_plugins::capability::http_out::HttpOut;
 use weir_plugins::rehearsal::{Interface, Rehearsal, RehearsalRequest, Start};
-use weir_plugins::{
-    ConnectionFacts, Host, HostOptions, Isolation, LoadError, Mode, OnError, OnOverflow, Plugin, PolicyLimits, PolicySpec,
-};
+use weir_plugins::{ConnectionFacts, Host, HostOptions, Isolation, LoadError, Mode, OnError, OnOverflow, Plugin, PolicySpec};
 
 use super::temporary::Temporary;
 use crate::config;
@@ -82,7 +80,7 @@ impl Stage {
     /// A limit that is none.
     pub(super) fn spec(&self, policy: &weir_cases::Policy, config: &Value) -> Result<PolicySpec, String> {
         let limits = &policy.limits;
-        let limits = config::PolicyLimits::parse(limits.cpu.as_deref(), limits.wall.as_deref(), limits.memory.as_deref())?;
+        let limits = config::parse_limits(limits.cpu.as_deref(), limits.wall.as_deref(), limits.memory.as_deref())?;
         Ok(PolicySpec {
             name: self.name.as_str().into(),
             plugin: self.name.clone(),
@@ -93,7 +91,7 @@ impl Stage {
             http_out: HttpOut::default(),
             isolation: Isolation::default(),
             config: config.clone(),
-            limits: PolicyLimits { cpu: limits.cpu, wall: limits.wall, memory: limits.memory, ..PolicyLimits::default() },
+            limits,
         })
     }
 

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use weir_plugins::capability::http_out::HttpOut;
-use weir_plugins::{Isolation, LoadError, Mode, OnError, OnOverflow, PolicyLimits, PolicySpec};
+use weir_plugins::{LoadError, Mode, OnError, OnOverflow, PolicySpec};
 
 use crate::config::{self, Config, Policy};
 
@@ -32,28 +31,10 @@ pub fn spec(policy: &Policy) -> PolicySpec {
             config::OnOverflow::Reject => OnOverflow::Reject,
         },
         grants: policy.grants.clone(),
-        http_out: HttpOut {
-            upstreams: policy.http_out.upstreams.clone(),
-            calls: policy.http_out.calls,
-            body: policy.http_out.body,
-        },
-        isolation: match policy.isolation {
-            config::Isolation::Pooled => Isolation::Pooled,
-            config::Isolation::Request => Isolation::Request,
-        },
+        http_out: policy.http_out.clone(),
+        isolation: policy.isolation,
         config: policy.config.clone(),
-        limits: PolicyLimits {
-            cpu: policy.limits.cpu,
-            wall: policy.limits.wall,
-            memory: policy.limits.memory,
-            instances: policy.limits.instances,
-            log: policy.limits.log,
-            tags: policy.limits.tags,
-            findings: policy.limits.findings,
-            edits: policy.limits.edits,
-            reply: policy.limits.reply,
-            growth: policy.limits.growth,
-        },
+        limits: policy.limits,
     }
 }
 
