@@ -178,17 +178,17 @@ impl Chain {
             let started = Instant::now();
             let called = match self.pair(index, policy) {
                 Some(pair) => Box::pin(candidate::response_body(pair, slot, &chunk, last)).await,
-                None => piece(policy, index, slot, &chunk, last).await,
+                None => {
+                    let called = piece(policy, index, slot, &chunk, last).await;
+                    told(policy, slot, started, called, None)
+                }
             };
             match called {
                 Ok(Some(new)) if policy.spec.mode == Mode::Enforce => chunk = new,
-                Ok(_) => {}
-                Err(error) => {
-                    note(policy, slot, Phase::ResponseBody, started, &policy.failed(&error), None);
-                    if policy.spec.on_error == OnError::Deny && policy.spec.mode == Mode::Enforce {
-                        return Err(Arc::clone(&policy.spec.name));
-                    }
+                Err(Told) if policy.spec.on_error == OnError::Deny && policy.spec.mode == Mode::Enforce => {
+                    return Err(Arc::clone(&policy.spec.name));
                 }
+                Ok(_) | Err(Told) => {}
             }
         }
         Ok(chunk)
@@ -207,8 +207,11 @@ impl Chain {
     async fn forward(&self, slot: &mut Slot, phase: Phase, body: Option<(&[u8], bool)>) -> Verdict {
         let mut clock = Instant::now();
         for (index, policy) in self.policies.iter().enumerate() {
-            let overflow = if policy.wants(phase) { overflow(policy, slot, body, &mut clock) } else { None };
-            let step = match (overflow, self.pair(index, policy)) {
+            let pair = self.pair(index, policy);
+            // The window that counts is that of the version that decides.
+            let (deciding, tried) = pair.map_or((policy, None), |pair| pair.deciding(slot));
+            let overflow = if deciding.wants(phase) { overflow(deciding, slot, body, tried, &mut clock) } else { None };
+            let step = match (overflow, pair) {
                 (Some(step), _) => step,
                 (None, Some(pair)) => Box::pin(candidate::ask(pair, slot, phase, body, &mut clock)).await,
                 (None, None) if policy.wants(phase) => ask(policy, index, slot, phase, body, &mut clock).await,
@@ -325,6 +328,23 @@ pub(crate) async fn piece(
     Ok(Some(new.into()))
 }
 
+/// A failure that the version it happened to answers for: it is counted and in the log.
+pub(crate) struct Told;
+
+/// Notes the failure on a piece of a response body.
+pub(crate) fn told(
+    policy: &Generation,
+    slot: &mut Slot,
+    started: Instant,
+    called: Result<Option<Bytes>, CallError>,
+    tried: Option<Tried>,
+) -> Result<Option<Bytes>, Told> {
+    called.map_err(|error| {
+        note(policy, slot, Phase::ResponseBody, started, &policy.failed(&error), tried);
+        Told
+    })
+}
+
 /// Tells one policy, if it asked, how the exchange ended. Answers whether it took it well.
 pub(crate) async fn complete(
     policy: &Arc<Generation>,
@@ -350,7 +370,13 @@ pub(crate) async fn complete(
 }
 
 /// What the operator wants to happen with a body that is longer than the policy's window; none when the policy is to judge its beginning.
-fn overflow(policy: &Arc<Generation>, slot: &mut Slot, body: Option<(&[u8], bool)>, clock: &mut Instant) -> Option<Step> {
+fn overflow(
+    policy: &Arc<Generation>,
+    slot: &mut Slot,
+    body: Option<(&[u8], bool)>,
+    tried: Option<Tried>,
+    clock: &mut Instant,
+) -> Option<Step> {
     let (bytes, complete) = body?;
     if complete && bytes.len() <= policy.request_window() {
         return None;
@@ -361,7 +387,7 @@ fn overflow(policy: &Arc<Generation>, slot: &mut Slot, body: Option<(&[u8], bool
         OnOverflow::Reject => VerdictKind::Deny,
     };
     let noted = Noted { kind, rule: String::new(), reason: OVERFLOW.to_owned() };
-    *clock = note(policy, slot, Phase::RequestBody, *clock, &noted, None);
+    *clock = note(policy, slot, Phase::RequestBody, *clock, &noted, tried);
     if kind == VerdictKind::Next || policy.spec.mode != Mode::Enforce {
         return Some(Step::Next);
     }

@@ -93,7 +93,9 @@ impl Compiler {
         match status.code() {
             Some(0) => Ok(()),
             Some(code) if code == i32::from(BAD) => Err(Failed::Plugin(message.trim().to_owned())),
-            Some(code) => Err(Failed::System(format!("it ended with {code}: {}", message.trim()))),
+            Some(1) => Err(Failed::System(format!("it ended with 1: {}", message.trim()))),
+            // A compiler that panics does so over the plugin: the gateway must not try the same.
+            Some(code) => Err(Failed::Plugin(format!("the compiler ended with {code}: {}", message.trim()))),
             None => {
                 Err(Failed::Plugin(format!("the compiler was ended by the system ({status}): out of memory, or a fault of it")))
             }
@@ -233,6 +235,10 @@ mod tests {
         assert_eq!(compiled("test \"$(cat)\" = component"), Ok(()), "it reads what is to be compiled");
         assert_eq!(compiled("echo bad byte >&2; exit 3"), Err(Failed::Plugin("bad byte".to_owned())));
         assert_eq!(compiled("echo no disk >&2; exit 1"), Err(Failed::System("it ended with 1: no disk".to_owned())));
+        assert_eq!(
+            compiled("echo panicked >&2; exit 101"),
+            Err(Failed::Plugin("the compiler ended with 101: panicked".to_owned()))
+        );
         let Err(Failed::Plugin(reason)) = compiled("kill -SEGV $$") else { panic!("a crash is the plugin's fault") };
         assert!(reason.contains("ended by the system"), "{reason}");
         let nowhere = Compiler { program: "/nonexistent".into(), ..shell("") };

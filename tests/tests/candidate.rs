@@ -213,6 +213,26 @@ fn a_canary_that_traps_is_followed_by_the_stable_version() {
     assert_eq!(count(&gateway, "canary", "failed"), 1.0);
 }
 
+/// What a canary does to a body is on its own account: the stable version is not put into quarantine for it.
+#[test]
+fn a_canary_that_traps_on_bodies_answers_for_it_itself() {
+    let origin = Upstream::text("a body");
+    let settings = "mode = \"canary\", share = 1.0, config = { version = \"new\", panic_on_body = true }";
+    let allow = "plugin = \"trial\"\non_error = \"allow\"\nquarantine = { calls = 10 }\n";
+    let gateway = setup(&origin, "", settings).replace("plugin = \"trial\"\n", allow).start();
+    let answer = gateway.get("/body");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "a body"));
+    let entries = tried(&gateway, &answer);
+    let entry = entries.iter().find(|entry| entry["phase"] == "response-body").unwrap_or_else(|| panic!("{entries:?}"));
+    assert_eq!((&entry["verdict"], &entry["reason"]), (&"error".into(), &"policy_trapped".into()), "{entries:?}");
+    assert!(count(&gateway, "canary", "failed") >= 1.0);
+    for _ in 0..40 {
+        assert_eq!(gateway.get("/body").text(), "a body");
+    }
+    let policy = gateway.plugin("trial")[0]["policies"][0].clone();
+    assert_eq!((&policy["traps"], &policy["health"]), (&0.into(), &"working".into()), "{policy}");
+}
+
 #[test]
 fn a_policy_that_observes_stays_so_with_a_canary() {
     let origin = Upstream::text("ok");

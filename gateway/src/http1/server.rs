@@ -288,8 +288,10 @@ impl Session {
             waited: false,
         };
         turn::others_first().await;
-        match poll_fn(|context| writer.poll(context, Pin::new(&mut body))).await {
-            Written::Whole => self.ended = (!writer.waited).then(|| clock::last().into()),
+        let written = poll_fn(|context| writer.poll(context, Pin::new(&mut body))).await;
+        let waited = writer.waited;
+        match written {
+            Written::Whole => {}
             Written::Gone => return false,
             Written::Stalled => {
                 // What the system holds for a client that does not read is given up with the rest.
@@ -306,7 +308,9 @@ impl Session {
                 return false;
             }
         }
+        // Whatever the body ended with, the clock is read at its end.
         drop(body);
+        self.ended = (!waited).then(|| clock::last().into());
         keep && self.is_read().await
     }
 

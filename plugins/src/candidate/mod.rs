@@ -98,6 +98,8 @@ pub(crate) struct Memory(Vec<Own>);
 #[derive(Debug, Default)]
 struct Own {
     index: usize,
+    /// Its part in the exchange, once it was decided: half an exchange of one version and half of another is none.
+    part: Option<Part>,
     /// It failed in this exchange: it is asked no more, and the stable version has the rest.
     failed: bool,
     bodies: Option<Box<compare::Bodies>>,
@@ -106,6 +108,10 @@ struct Own {
 impl Memory {
     fn has_failed(&self, index: usize) -> bool {
         self.0.iter().any(|own| own.index == index && own.failed)
+    }
+
+    fn part(&self, index: usize) -> Option<Part> {
+        self.0.iter().find(|own| own.index == index)?.part
     }
 
     fn own(&mut self, index: usize) -> Option<&mut Own> {
@@ -142,9 +148,21 @@ impl Candidate {
         self.trial.mode == TrialMode::Canary && self.generation.wants(Phase::ResponseBody)
     }
 
-    fn part(&self, index: usize, slot: &Slot) -> Part {
-        let Some(exchange) = slot else { return Part::None };
-        if exchange.trials.has_failed(index) || self.record.is_suspended() {
+    /// Its part in an exchange, which lasts as long as the exchange.
+    fn part(&self, index: usize, slot: &mut Slot) -> Part {
+        let Some(exchange) = slot.as_deref_mut() else { return Part::None };
+        if exchange.trials.has_failed(index) {
+            return Part::None;
+        }
+        let part = exchange.trials.part(index).unwrap_or_else(|| self.choose(exchange));
+        if let Some(own) = exchange.trials.own(index) {
+            own.part = Some(part);
+        }
+        part
+    }
+
+    fn choose(&self, exchange: &Exchange) -> Part {
+        if self.record.is_suspended() {
             return Part::None;
         }
         let client = Key::Client(&exchange.site, exchange.connection.client_ip);
@@ -191,15 +209,16 @@ impl Exchange {
             usages: self.usages.clone(),
             instances: self.take_instance(place(index)).into_iter().collect(),
             dropped: self.dropped,
-            calls: Vec::new(),
+            // What it may still ask depends on what it has asked.
+            calls: self.calls.clone(),
             trace: self.trace,
             trials: Memory::default(),
         }
     }
 
     /// Takes over what a canary made of its copy.
-    fn become_copy(&mut self, mut copy: Self) {
-        self.keep_calls(&mut copy);
+    fn become_copy(&mut self, mut copy: Self, by: u64) {
+        self.keep_calls(&mut copy, by);
         let calls = std::mem::take(&mut self.calls);
         let decisions = std::mem::take(&mut self.decisions);
         let trials = std::mem::take(&mut self.trials);
@@ -208,13 +227,15 @@ impl Exchange {
     }
 
     /// Keeps the record of calls to upstreams: those of a shadow are made like any others.
-    fn keep_calls(&mut self, copy: &mut Self) {
-        self.calls.append(&mut copy.calls);
+    /// `by` makes them; the copy begins with those that are on record already.
+    fn keep_calls(&mut self, copy: &mut Self, by: u64) {
+        let known = self.calls.iter().filter(|call| call.by == by).count();
+        self.calls.extend(std::mem::take(&mut copy.calls).into_iter().filter(|call| call.by == by).skip(known));
     }
 
     /// Keeps what a shadow wants to know in its next phase, and nothing else of its copy but its calls to upstreams.
-    fn keep_state(&mut self, index: usize, copy: &mut Self) {
-        self.keep_calls(copy);
+    fn keep_state(&mut self, index: usize, copy: &mut Self, by: u64) {
+        self.keep_calls(copy, by);
         self.instances.append(&mut copy.instances);
         let own = u32::try_from(place(index)).unwrap_or(u32::MAX);
         let Some(state) = copy.states.iter_mut().find(|(place, _)| *place == own) else { return };

@@ -9,7 +9,7 @@ use super::compare::{self, Difference, Said};
 use super::record::Differing;
 use super::{Candidate, Part, Tried, place};
 use crate::call::Slot;
-use crate::chain::{self, Answer, Noted, Step, asked, conclude, note, piece};
+use crate::chain::{self, Answer, Noted, Step, Told, asked, conclude, note, piece, told};
 use crate::decision::{Decision, Mode, Phase, VerdictKind};
 use crate::error::CallError;
 use crate::exchange::Outcome;
@@ -29,6 +29,16 @@ pub(crate) async fn ask(pair: Pair<'_>, slot: &mut Slot, phase: Phase, body: Opt
         Part::Canary => pair.canary(slot, phase, body, clock).await,
         Part::Shadow => pair.shadow(slot, phase, body, clock).await,
         Part::None => pair.stable(slot, phase, body, clock).await.0,
+    }
+}
+
+impl<'a> Pair<'a> {
+    /// The version whose verdict counts for this exchange, and how it is tried.
+    pub(crate) fn deciding(&self, slot: &mut Slot) -> (&'a Arc<Generation>, Option<Tried>) {
+        match self.candidate.part(self.index, slot) {
+            Part::Canary => (&self.candidate.generation, Some(Tried::Canary)),
+            Part::None | Part::Shadow => (self.stable, None),
+        }
     }
 }
 
@@ -83,7 +93,7 @@ impl Pair<'_> {
             *clock = note(&self.candidate.generation, slot, phase, *clock, &noted, Some(Tried::Shadow(difference)));
         }
         if let (Some(exchange), Some(copy)) = (slot.as_deref_mut(), copy.as_deref_mut()) {
-            exchange.keep_state(self.index, copy);
+            exchange.keep_state(self.index, copy, self.candidate.generation.shared.http_out.id);
         }
         step
     }
@@ -98,7 +108,7 @@ impl Pair<'_> {
         let called = self.tried(&mut copy, phase, body, *clock).await;
         if let Err(error) = &called {
             if let (Some(exchange), Some(copy)) = (slot.as_deref_mut(), copy.as_deref_mut()) {
-                exchange.keep_calls(copy);
+                exchange.keep_calls(copy, generation.shared.http_out.id);
             }
             self.count(slot, phase, VerdictKind::Next, VerdictKind::Error, Some(Difference::Failed));
             let noted = self.failed(slot, error);
@@ -107,7 +117,7 @@ impl Pair<'_> {
         }
         self.candidate.record.agree();
         if let (Some(exchange), Some(copy)) = (slot.as_deref_mut(), copy) {
-            exchange.become_copy(*copy);
+            exchange.become_copy(*copy, generation.shared.http_out.id);
         }
         conclude(generation, slot, phase, called, Some(Tried::Canary), clock)
     }
@@ -139,22 +149,37 @@ impl Pair<'_> {
 }
 
 /// Passes a piece of the response body through the stable version, the candidate, or both, and answers what the one that counts made of it.
-pub(crate) async fn response_body(pair: Pair<'_>, slot: &mut Slot, chunk: &[u8], last: bool) -> Result<Option<Bytes>, CallError> {
+pub(crate) async fn response_body(pair: Pair<'_>, slot: &mut Slot, chunk: &[u8], last: bool) -> Result<Option<Bytes>, Told> {
     let candidate = &pair.candidate.generation;
+    let started = Instant::now();
     match pair.candidate.part(pair.index, slot) {
-        Part::None => piece(pair.stable, pair.index, slot, chunk, last).await,
+        Part::None => {
+            let called = piece(pair.stable, pair.index, slot, chunk, last).await;
+            told(pair.stable, slot, started, called, None)
+        }
         // Half a body of one version and half of the other is no body: a canary that fails here falls under the policy's fail mode.
-        Part::Canary => piece(candidate, place(pair.index), slot, chunk, last).await,
+        Part::Canary => {
+            let called = piece(candidate, place(pair.index), slot, chunk, last).await;
+            match &called {
+                Err(_) => {
+                    let failed = Some(Difference::Failed);
+                    pair.count(slot, Phase::ResponseBody, VerdictKind::Next, VerdictKind::Error, failed);
+                }
+                Ok(Some(_)) if last => pair.candidate.record.agree(),
+                Ok(_) => {}
+            }
+            told(candidate, slot, started, called, Some(Tried::Canary))
+        }
         Part::Shadow => {
             let mut copy = slot.as_deref_mut().map(|exchange| Box::new(exchange.copy(false, pair.index)));
             let stable = piece(pair.stable, pair.index, slot, chunk, last).await;
-            let started = Instant::now();
+            let also_started = Instant::now();
             let tried = piece(candidate, place(pair.index), &mut copy, chunk, last).await;
-            pair.compare_pieces(slot, chunk, last, (&stable, &tried), started);
+            pair.compare_pieces(slot, chunk, last, (&stable, &tried), also_started);
             if let (Some(exchange), Some(copy)) = (slot.as_deref_mut(), copy.as_deref_mut()) {
-                exchange.keep_state(pair.index, copy);
+                exchange.keep_state(pair.index, copy, candidate.shared.http_out.id);
             }
-            stable
+            told(pair.stable, slot, started, stable, None)
         }
     }
 }

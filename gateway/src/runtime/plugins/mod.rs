@@ -220,6 +220,7 @@ impl Plugins {
 
     /// Notes that a file could not be taken. `digest` is what it holds, when that is known.
     pub fn refuse(&mut self, name: &str, digest: Option<String>, reason: String, again: Again) {
+        let reason = readable(reason);
         let slot = self.slots.entry(name.to_owned()).or_default();
         // What is tried again and again is said once.
         if slot.said.as_deref() != Some(&reason) || again != Again::Later {
@@ -404,4 +405,28 @@ fn no_copy(error: &std::io::Error) -> String {
 
 fn mark(plugin: &Plugin, proof: Option<Proof>) -> Mark {
     Mark { digest: plugin.digest.to_string(), version: plugin.version().to_owned(), since: unix_now(), proof }
+}
+
+/// The most of a reason that is kept, in characters: a plugin may answer a megabyte.
+const REASON: usize = 2_000;
+
+/// A reason as it is kept: without control characters, and cut.
+fn readable(reason: String) -> String {
+    let odd = |own: char| own.is_control() && own != '\n';
+    if reason.len() <= REASON && !reason.contains(odd) {
+        return reason;
+    }
+    reason.chars().take(REASON).map(|own| if odd(own) { '.' } else { own }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_of_plugins_are_cut_and_hold_no_control_characters() {
+        assert_eq!(readable("a key: é\nand why".to_owned()), "a key: é\nand why");
+        assert_eq!(readable("\u{1}\u{1b}[2Jx".to_owned()), "..[2Jx");
+        assert_eq!(readable("\u{1}".repeat(1 << 20)).len(), REASON);
+    }
 }

@@ -7,6 +7,8 @@ use crate::config::Quarantine as Rule;
 
 /// Calls that are made after a rest, to see whether it works again.
 pub const PROBES: u32 = 5;
+/// How long probes may take to be made. A rarely asked policy gets new ones then, in place of those that told nothing.
+const PROBING: Duration = Duration::from_secs(5);
 /// The first rest.
 const FIRST_REST: Duration = Duration::from_secs(1);
 /// The longest: a fault that has gone is noticed within a minute.
@@ -73,7 +75,7 @@ pub struct Breaker {
 enum State {
     Working { samples: VecDeque<(Instant, Counts)>, since: Instant },
     Resting { until: Instant },
-    Probing { before: Counts },
+    Probing { before: Counts, until: Instant },
 }
 
 impl Breaker {
@@ -128,16 +130,20 @@ impl Breaker {
             }
             State::Resting { until } if now < *until => Action::Nothing,
             State::Resting { .. } => {
-                self.state = State::Probing { before: counts };
+                self.state = State::Probing { before: counts, until: now + PROBING };
                 Action::Probe(PROBES)
             }
-            State::Probing { before } => {
+            State::Probing { before, until } => {
                 let probes = counts.since(*before);
                 if probes.failures > 0 {
                     Action::Rest(self.rest(now))
                 } else if probes.calls >= u64::from(PROBES) {
                     self.state = State::working(now, counts);
                     Action::Recover
+                } else if now >= *until {
+                    // A probe whose client has gone, or that found no instance, says nothing and does not come back.
+                    self.state = State::Probing { before: counts, until: now + PROBING };
+                    Action::Probe(PROBES)
                 } else {
                     Action::Nothing
                 }
@@ -244,6 +250,11 @@ mod tests {
             rest = next;
         }
         now += rest;
+        assert_eq!(breaker.judge(&Rule::default(), done, now), Action::Probe(PROBES));
+        // A client that goes away takes its probe along.
+        done.calls += u64::from(PROBES) - 1;
+        assert_eq!(breaker.judge(&Rule::default(), done, now + PROBING - Duration::from_millis(1)), Action::Nothing);
+        now += PROBING;
         assert_eq!(breaker.judge(&Rule::default(), done, now), Action::Probe(PROBES));
         done.calls += u64::from(PROBES);
         assert_eq!((breaker.judge(&Rule::default(), done, now), breaker.health()), (Action::Recover, Health::Working));

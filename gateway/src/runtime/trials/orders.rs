@@ -107,7 +107,7 @@ impl Builder {
         let mut done = self.on_trial(plugin, candidate)?;
         let plugins = &config.server.plugins;
         let from = file(plugins, candidate);
-        let bytes = std::fs::read(&from).map_err(|_| Refusal::Changed(candidate.to_owned()))?;
+        let bytes = directory::read(plugins, candidate).map_err(|_| Refusal::Changed(candidate.to_owned()))?;
         if weir_plugins::digest(&bytes) != *done.digest {
             return Err(Refusal::Changed(candidate.to_owned()));
         }

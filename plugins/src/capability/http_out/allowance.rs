@@ -10,7 +10,7 @@ use super::{CallOutError, ENDED, HttpOut, MAX_FIELD_BYTES};
 /// What one generation was granted, and how much of it is in use.
 #[derive(Debug, Default)]
 pub(crate) struct Allowance {
-    pub(super) id: u64,
+    pub(crate) id: u64,
     pub(super) granted: HttpOut,
     under_way: AtomicUsize,
 }
