@@ -23,7 +23,7 @@ pub(super) enum Command {
     New {
         /// The policy's name and the directory to make, e.g. `block-agent`
         name: PathBuf,
-        /// A checkout's `sdk` directory or a published version, instead of the SDK that this binary carries
+        /// A checkout's `sdk` directory, or a version that your registry has, instead of the SDK that this binary carries
         #[arg(long, value_name = "PATH|VERSION")]
         sdk: Option<String>,
     },
