@@ -10,6 +10,7 @@ use wasmtime::component::Resource;
 
 use crate::chain::Answer;
 use crate::clock::SLICES;
+use crate::contract::bindings::exports::weir::policy::lean_handler::Answer as Word;
 use crate::contract::bindings::weir::policy::types as wit;
 use crate::decision::Phase;
 use crate::error::CallError;
@@ -36,8 +37,7 @@ pub(crate) struct Budget {
 impl Budget {
     /// What the operator allows one call.
     pub(crate) fn of(generation: &Generation, started: Instant) -> Self {
-        let ticks = u64::try_from(generation.limits.cpu.as_millis()).unwrap_or(u64::MAX);
-        Self { started, ticks, wall: generation.limits.wall }
+        Self { started, ticks: generation.limits.ticks(), wall: generation.limits.wall }
     }
 }
 
@@ -48,7 +48,7 @@ struct Lent<'a> {
 }
 
 impl<'a> Lent<'a> {
-    fn lend(instance: &'a mut Instance, slot: &'a mut Slot, phase: Phase, budget: Budget) -> Self {
+    fn lend(instance: &'a mut Instance, slot: &'a mut Slot, phase: Phase, budget: &Budget) -> Self {
         let taken = instance.store.data().taken();
         instance.store.set_hostcall_fuel(taken);
         instance.store.set_epoch_deadline(1);
@@ -72,11 +72,36 @@ impl Drop for Lent<'_> {
 }
 
 /// A phase that answers a verdict without further arguments, with budgets of the caller's.
-pub(crate) async fn verdict(instance: &mut Instance, slot: &mut Slot, phase: Phase, budget: Budget) -> Result<Answer, CallError> {
+pub(crate) async fn verdict(
+    instance: &mut Instance,
+    slot: &mut Slot,
+    phase: Phase,
+    budget: &Budget,
+) -> Result<Answer, CallError> {
     let lent = Lent::lend(instance, slot, phase, budget);
-    let Instance { store, policy } = &mut *lent.instance;
-    let handler = policy.weir_policy_handler();
-    let limits = store.data().limits;
+    let Instance { store, guest } = &mut *lent.instance;
+    let Some(lean) = guest.lean.as_ref().filter(|_| matches!(phase, Phase::Request | Phase::Response)) else {
+        return whole(lent, phase, budget).await;
+    };
+    let called = match phase {
+        Phase::Response => bounded(pin!(lean.call_on_response(&mut *store)), budget).await,
+        _ => bounded(pin!(lean.call_on_request(&mut *store)), budget).await,
+    };
+    match finish(called?, store.data(), budget)? {
+        Word::Next => Ok(Answer::Next),
+        Word::Accept => Ok(Answer::Accept),
+        Word::Other => {
+            // In a box: most answers are a word.
+            let called = Box::pin(async { bounded(pin!(lean.call_whole_answer(&mut *store)), budget).await }).await;
+            answer(finish(called?, store.data(), budget)?, &store.data().limits)
+        }
+    }
+}
+
+/// With handles, and a verdict that is passed in memory.
+async fn whole(lent: Lent<'_>, phase: Phase, budget: &Budget) -> Result<Answer, CallError> {
+    let Instance { store, guest } = &mut *lent.instance;
+    let handler = &guest.handler;
     let called = match phase {
         Phase::Connection => bounded(pin!(handler.call_on_connection(&mut *store, Resource::new_borrow(0))), budget).await,
         Phase::Response => {
@@ -84,7 +109,7 @@ pub(crate) async fn verdict(instance: &mut Instance, slot: &mut Slot, phase: Pha
         }
         _ => bounded(pin!(handler.call_on_request(&mut *store, Resource::new_borrow(0))), budget).await,
     };
-    answer(finish(called?, lent.instance, budget)?, &limits)
+    answer(finish(called?, store.data(), budget)?, &store.data().limits)
 }
 
 /// The window of a request body.
@@ -93,14 +118,14 @@ pub(crate) async fn request_body(
     slot: &mut Slot,
     window: &[u8],
     complete: bool,
-    budget: Budget,
+    budget: &Budget,
 ) -> Result<Answer, CallError> {
     let lent = Lent::lend(instance, slot, Phase::RequestBody, budget);
-    let Instance { store, policy } = &mut *lent.instance;
+    let Instance { store, guest } = &mut *lent.instance;
     let limits = store.data().limits;
-    let call = policy.weir_policy_handler().call_on_request_body(store, Resource::new_borrow(0), window, complete);
+    let call = guest.handler.call_on_request_body(&mut *store, Resource::new_borrow(0), window, complete);
     let called = bounded(pin!(call), budget).await?;
-    answer(finish(called, lent.instance, budget)?, &limits)
+    answer(finish(called, store.data(), budget)?, &limits)
 }
 
 /// A piece of a response body.
@@ -109,15 +134,15 @@ pub(crate) async fn response_body(
     slot: &mut Slot,
     chunk: &[u8],
     last: bool,
-    budget: Budget,
+    budget: &Budget,
 ) -> Result<Vec<u8>, CallError> {
     let lent = Lent::lend(instance, slot, Phase::ResponseBody, budget);
-    let Instance { store, policy } = &mut *lent.instance;
+    let Instance { store, guest } = &mut *lent.instance;
     let GuestState { exchange, limits, policy_index, .. } = store.data_mut();
     let most = exchange.as_deref_mut().map_or(0, |exchange| exchange.usages.of(*policy_index).body_in(chunk.len(), limits));
     let taken = store.data().taken().saturating_add(most);
     store.set_hostcall_fuel(taken);
-    let call = policy.weir_policy_handler().call_on_response_body(&mut *store, Resource::new_borrow(0), chunk, last);
+    let call = guest.handler.call_on_response_body(&mut *store, Resource::new_borrow(0), chunk, last);
     let called = bounded(pin!(call), budget).await?;
     let GuestState { exchange, policy_index, .. } = store.data_mut();
     if let (Some(exchange), Ok(new)) = (exchange.as_deref_mut(), &called) {
@@ -126,7 +151,7 @@ pub(crate) async fn response_body(
         }
         exchange.usages.of(*policy_index).body_out(new.len());
     }
-    finish(called, lent.instance, budget)
+    finish(called, store.data(), budget)
 }
 
 /// The end of an exchange.
@@ -134,7 +159,7 @@ pub(crate) async fn complete(
     instance: &mut Instance,
     slot: &mut Slot,
     outcome: &Outcome,
-    budget: Budget,
+    budget: &Budget,
 ) -> Result<(), CallError> {
     let outcome = wit::Outcome {
         status: outcome.status,
@@ -144,17 +169,17 @@ pub(crate) async fn complete(
         duration_us: outcome.duration_us,
     };
     let lent = Lent::lend(instance, slot, Phase::Complete, budget);
-    let Instance { store, policy } = &mut *lent.instance;
-    let call = policy.weir_policy_handler().call_on_complete(store, Resource::new_borrow(0), &outcome);
+    let Instance { store, guest } = &mut *lent.instance;
+    let call = guest.handler.call_on_complete(&mut *store, Resource::new_borrow(0), &outcome);
     let called = bounded(pin!(call), budget).await?;
-    finish(called, lent.instance, budget)
+    finish(called, store.data(), budget)
 }
 
 /// A host function that waits ends itself at the deadline, and puts on record what it waited for; so long after, whatever waits is ended.
 const GRACE: Duration = Duration::from_millis(5);
 
 /// Ends a call that waits past its deadline. A guest that computes is ended at an epoch; one that waits for the host meets none.
-async fn bounded<T>(mut call: Pin<&mut impl Future<Output = T>>, budget: Budget) -> Result<T, CallError> {
+async fn bounded<T>(mut call: Pin<&mut impl Future<Output = T>>, budget: &Budget) -> Result<T, CallError> {
     // Most calls never wait, and need no timer.
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|context| {
@@ -168,8 +193,8 @@ async fn bounded<T>(mut call: Pin<&mut impl Future<Output = T>>, budget: Budget)
     .await
 }
 
-fn finish<T>(called: wasmtime::Result<T>, instance: &Instance, budget: Budget) -> Result<T, CallError> {
-    called.map_err(|error| match trap(&error, instance.store.data()) {
+fn finish<T>(called: wasmtime::Result<T>, state: &GuestState, budget: &Budget) -> Result<T, CallError> {
+    called.map_err(|error| match trap(&error, state) {
         CallError::Cpu(_) => CallError::Cpu(budget.ticks),
         CallError::Wall(_) => wall(budget.wall),
         other => other,
@@ -180,7 +205,9 @@ fn answer(verdict: wit::Verdict, limits: &PolicyLimits) -> Result<Answer, CallEr
     match verdict {
         wit::Verdict::Next => Ok(Answer::Next),
         wit::Verdict::Accept => Ok(Answer::Accept),
-        wit::Verdict::Deny(denial) if denial.status == 0 || (400..600).contains(&denial.status) => Ok(Answer::Deny(denial)),
+        wit::Verdict::Deny(denial) if denial.status == 0 || (400..600).contains(&denial.status) => {
+            Ok(Answer::Deny(Box::new(denial)))
+        }
         wit::Verdict::Deny(_) => Err(CallError::Contract("a refusal with a status that is none (0, or 400 to 599)")),
         wit::Verdict::Reply(reply) if !(200..600).contains(&reply.status) => {
             Err(CallError::Contract("an answer with a status outside 200 to 599"))
@@ -191,7 +218,7 @@ fn answer(verdict: wit::Verdict, limits: &PolicyLimits) -> Result<Answer, CallEr
         wit::Verdict::Reply(reply) if size(&reply) > limits.reply => {
             Err(CallError::Contract("an answer larger than limits.reply"))
         }
-        wit::Verdict::Reply(reply) => Ok(Answer::Reply(reply)),
+        wit::Verdict::Reply(reply) => Ok(Answer::Reply(Box::new(reply))),
     }
 }
 

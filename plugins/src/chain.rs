@@ -25,9 +25,9 @@ pub enum Verdict {
     /// Go on.
     Continue,
     /// Refused.
-    Deny(Refusal),
+    Deny(Box<Refusal>),
     /// Answered by a policy.
-    Reply(Reply),
+    Reply(Box<Reply>),
 }
 
 /// A refusal by a policy, or by the fail mode of a policy.
@@ -58,12 +58,12 @@ pub struct Reply {
     pub reason: String,
 }
 
-/// The verdict of one instance, before fail modes.
+/// The verdict of one instance, before fail modes. Small: it passes through every layer of a call, and is nearly always a word.
 pub(crate) enum Answer {
     Next,
     Accept,
-    Deny(wit::Denial),
-    Reply(wit::Reply),
+    Deny(Box<wit::Denial>),
+    Reply(Box<wit::Reply>),
 }
 
 /// A site's ordered policies.
@@ -243,7 +243,7 @@ async fn ask(
     body: Option<(&[u8], bool)>,
     clock: &mut Instant,
 ) -> Step {
-    let called = asked(policy, index, slot, phase, body, *clock).await;
+    let called = asked(policy, index, slot, phase, body, clock).await;
     conclude(policy, slot, phase, called, None, clock)
 }
 
@@ -254,10 +254,10 @@ pub(crate) async fn asked(
     slot: &mut Slot,
     phase: Phase,
     body: Option<(&[u8], bool)>,
-    started: Instant,
+    started: &Instant,
 ) -> Result<Answer, CallError> {
     let mut lease = lease(policy, place, slot).await?;
-    let budget = Budget::of(policy, started);
+    let budget = &Budget::of(policy, *started);
     let called = match body {
         Some((bytes, complete)) => {
             let window = bytes.get(..policy.request_window()).unwrap_or(bytes);
@@ -282,29 +282,33 @@ pub(crate) fn conclude(
         Err(error) => policy.failed(error),
         Ok(answer) => Noted::of(answer),
     };
-    *clock = note(policy, slot, phase, *clock, &noted, tried);
-    if policy.spec.mode != Mode::Enforce {
-        return Step::Next;
-    }
+    let enforced = policy.spec.mode == Mode::Enforce;
+    let step = match called {
+        _ if !enforced => Step::Next,
+        Ok(Answer::Next) => Step::Next,
+        Ok(Answer::Accept) => Step::Accept,
+        called => stop(policy, called, &noted),
+    };
+    note(policy, slot, phase, clock, noted, tried);
+    step
+}
+
+/// What ends the phase for the other policies.
+#[cold]
+fn stop(policy: &Generation, called: Result<Answer, CallError>, noted: &Noted) -> Step {
     let name = Arc::clone(&policy.spec.name);
+    let refusal = |status| Refusal { policy: Arc::clone(&name), status, rule: noted.rule.clone(), reason: noted.reason.clone() };
     match called {
         Ok(Answer::Next) => Step::Next,
         Ok(Answer::Accept) => Step::Accept,
-        Ok(Answer::Deny(denial)) => {
-            Step::Stop(Verdict::Deny(Refusal { policy: name, status: denial.status, rule: noted.rule, reason: noted.reason }))
+        Ok(Answer::Deny(denial)) => Step::Stop(Verdict::Deny(Box::new(refusal(denial.status)))),
+        Ok(Answer::Reply(reply)) => {
+            let (headers, reason) = (headers(&reply.headers), noted.reason.clone());
+            let reply = Reply { policy: name, status: reply.status, headers, body: reply.body.into(), reason };
+            Step::Stop(Verdict::Reply(Box::new(reply)))
         }
-        Ok(Answer::Reply(reply)) => Step::Stop(Verdict::Reply(Reply {
-            policy: name,
-            status: reply.status,
-            headers: headers(&reply.headers),
-            body: reply.body.into(),
-            reason: noted.reason,
-        })),
         Err(_) if policy.spec.on_error == OnError::Allow => Step::Next,
-        Err(_) => {
-            let refusal = Refusal { policy: name, status: FAILED_STATUS, rule: String::new(), reason: noted.reason };
-            Step::Stop(Verdict::Deny(refusal))
-        }
+        Err(_) => Step::Stop(Verdict::Deny(Box::new(refusal(FAILED_STATUS)))),
     }
 }
 
@@ -321,7 +325,7 @@ pub(crate) async fn piece(
     }
     let started = Instant::now();
     let mut lease = lease(policy, place, slot).await?;
-    let called = call::response_body(&mut lease.instance, slot, chunk, last, Budget::of(policy, started)).await;
+    let called = call::response_body(&mut lease.instance, slot, chunk, last, &Budget::of(policy, started)).await;
     let new = lease.settle(called, policy, Phase::ResponseBody, slot)?;
     // Counted, not logged: a large body would fill the log with its pieces.
     policy.stats.record(VerdictKind::Next, started.elapsed());
@@ -340,7 +344,8 @@ pub(crate) fn told(
     tried: Option<Tried>,
 ) -> Result<Option<Bytes>, Told> {
     called.map_err(|error| {
-        note(policy, slot, Phase::ResponseBody, started, &policy.failed(&error), tried);
+        let mut clock = started;
+        note(policy, slot, Phase::ResponseBody, &mut clock, policy.failed(&error), tried);
         Told
     })
 }
@@ -356,16 +361,16 @@ pub(crate) async fn complete(
     if !policy.wants(Phase::Complete) {
         return Ok(());
     }
-    let started = Instant::now();
+    let mut clock = Instant::now();
     let called = match lease(policy, place, slot).await {
         Ok(mut lease) => {
-            let called = call::complete(&mut lease.instance, slot, outcome, Budget::of(policy, started)).await;
+            let called = call::complete(&mut lease.instance, slot, outcome, &Budget::of(policy, clock)).await;
             lease.settle(called, policy, Phase::Complete, slot)
         }
         Err(error) => Err(error),
     };
     let noted = called.as_ref().map_or_else(|error| policy.failed(error), |()| Noted::plain(VerdictKind::Next));
-    note(policy, slot, Phase::Complete, started, &noted, tried);
+    note(policy, slot, Phase::Complete, &mut clock, noted, tried);
     called
 }
 
@@ -387,13 +392,13 @@ fn overflow(
         OnOverflow::Reject => VerdictKind::Deny,
     };
     let noted = Noted { kind, rule: String::new(), reason: OVERFLOW.to_owned() };
-    *clock = note(policy, slot, Phase::RequestBody, *clock, &noted, tried);
+    note(policy, slot, Phase::RequestBody, clock, noted, tried);
     if kind == VerdictKind::Next || policy.spec.mode != Mode::Enforce {
         return Some(Step::Next);
     }
     let name = Arc::clone(&policy.spec.name);
-    let refusal = Refusal { policy: name, status: OVERFLOW_STATUS, rule: String::new(), reason: noted.reason };
-    Some(Step::Stop(Verdict::Deny(refusal)))
+    let refusal = Refusal { policy: name, status: OVERFLOW_STATUS, rule: String::new(), reason: OVERFLOW.to_owned() };
+    Some(Step::Stop(Verdict::Deny(Box::new(refusal))))
 }
 
 /// An instance on loan from its worker's pool, or from the exchange that has it to itself. It goes back after a clean return and is
@@ -421,17 +426,19 @@ async fn lease<'a>(policy: &'a Arc<Generation>, index: usize, slot: &mut Slot) -
         return Err(CallError::Quarantined);
     }
     let (taken, place) = pool::take(policy)?;
-    if policy.spec.isolation == Isolation::Request {
-        let (own, instance) = Box::pin(isolated::take(policy, index, slot)).await?;
-        return Ok(Lease { instance, place, own: Some(own) });
-    }
-    let mut instance = match taken {
-        Some(instance) => instance,
-        // In a box: seldom needed, and every exchange would carry room for it.
-        None => Box::pin(policy.instantiate()).await.map_err(|error| CallError::Exhausted(error.to_string()))?,
+    let (own, mut instance) = match (policy.spec.isolation, taken) {
+        (Isolation::Pooled, Some(instance)) => (None, instance),
+        // In boxes: seldom needed, and every exchange would carry room for them.
+        (Isolation::Pooled, None) => {
+            (None, Box::pin(policy.instantiate()).await.map_err(|error| CallError::Exhausted(error.to_string()))?)
+        }
+        (Isolation::Request, _) => {
+            let (own, instance) = Box::pin(isolated::take(policy, index, slot)).await?;
+            (Some(own), instance)
+        }
     };
     instance.store.data_mut().policy_index = u32::try_from(index).unwrap_or(u32::MAX);
-    Ok(Lease { instance, place, own: None })
+    Ok(Lease { instance, place, own })
 }
 
 /// What goes into the decision log about one call.
@@ -474,36 +481,27 @@ impl Generation {
     }
 }
 
-/// Counts a call and adds it to the decisions. Answers the time at which it had ended.
-pub(crate) fn note(
-    policy: &Generation,
-    slot: &mut Slot,
-    phase: Phase,
-    started: Instant,
-    noted: &Noted,
-    tried: Option<Tried>,
-) -> Instant {
-    let ended = Instant::now();
-    let elapsed = ended.duration_since(started);
+/// Counts a call that began at `clock` and adds it to the decisions. Sets the clock to the time at which it had ended.
+pub(crate) fn note(policy: &Generation, slot: &mut Slot, phase: Phase, clock: &mut Instant, noted: Noted, tried: Option<Tried>) {
+    let started = std::mem::replace(clock, Instant::now());
+    let elapsed = clock.duration_since(started);
     policy.stats.record(noted.kind, elapsed);
-    let Some(exchange) = slot else { return ended };
+    let Some(exchange) = slot else { return };
     if exchange.decisions.len() >= MAX_DECISIONS {
         exchange.dropped += 1;
-        return ended;
+        return;
     }
     exchange.decisions.push(Decision {
-        policy: Arc::clone(&policy.spec.name),
-        digest: Arc::clone(&policy.plugin.digest),
+        version: Arc::clone(&policy.version),
         phase,
         verdict: noted.kind,
-        rule: noted.rule.clone(),
-        reason: noted.reason.clone(),
+        rule: noted.rule,
+        reason: noted.reason,
         mode: policy.spec.mode,
         tried,
         started,
         elapsed,
     });
-    ended
 }
 
 /// A refusal without a reason would be a riddle in the log.

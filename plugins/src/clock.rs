@@ -1,11 +1,13 @@
 //! The clock of CPU deadlines: it ticks fast while a guest is seen running, slower while guests are called, and hardly at all otherwise.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::Duration;
 
 use wasmtime::Engine;
+
+use crate::per_worker::{Counter, PerWorker};
 
 /// A tick while a guest is running: the grain of CPU deadlines, and how long one that computes keeps its worker's other connections
 /// waiting. Most calls are over long before the first.
@@ -18,25 +20,34 @@ pub(crate) const SLICES: u64 = 4;
 const TICK: Duration = Duration::from_micros(500);
 
 /// A rest, when no guest was called since the last tick; the first guest ends it.
-const REST: Duration = Duration::from_millis(20);
+const REST: Duration = Duration::from_millis(50);
 
 /// Counts calls of guests.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Clock {
-    begun: AtomicU64,
-    ended: AtomicU64,
+    calls: PerWorker<Calls>,
     /// Whether the thread has to be told when a guest begins.
     resting: AtomicBool,
     thread: OnceLock<Thread>,
+}
+
+#[derive(Debug, Default)]
+struct Calls {
+    begun: Counter,
+    ended: Counter,
 }
 
 /// A running call, until it is dropped.
 pub(crate) struct Call<'a>(&'a Clock);
 
 impl Clock {
+    fn new(workers: usize) -> Self {
+        Self { calls: PerWorker::new(workers), resting: AtomicBool::new(false), thread: OnceLock::new() }
+    }
+
     /// Starts the clock's thread, which ends with the first engine.
-    pub(crate) fn start(engines: [&Engine; 2]) -> Result<Arc<Self>, String> {
-        let clock = Arc::new(Self::default());
+    pub(crate) fn start(engines: [&Engine; 2], workers: usize) -> Result<Arc<Self>, String> {
+        let clock = Arc::new(Self::new(workers));
         let ([weak, draft], own) = (engines.map(Engine::weak), Arc::clone(&clock));
         let run = move || {
             let mut seen = 0;
@@ -57,8 +68,10 @@ impl Clock {
 
     /// Notes that a guest runs.
     pub(crate) fn begin(&self) -> Call<'_> {
-        self.begun.fetch_add(1, Ordering::SeqCst);
-        if self.resting.load(Ordering::SeqCst) {
+        let (calls, writers) = self.calls.here();
+        calls.begun.add(1, writers);
+        // No fence, which costs as much as all else here: the thread that is about to rest looks twice.
+        if self.resting.load(Ordering::Relaxed) {
             self.wake();
         }
         Call(self)
@@ -76,19 +89,26 @@ impl Clock {
     /// Rests until a guest begins, and then for a slice: it has a tick of its own only if it needs one.
     fn rest(&self, seen: u64) {
         self.resting.store(true, Ordering::SeqCst);
-        // Either this sees a call that has just begun, or that call sees the rest.
-        if self.begun.load(Ordering::SeqCst) == seen {
-            std::thread::park_timeout(REST);
+        // A call that has just begun may not see the rest, nor the rest the call: what a processor writes, others see a little later.
+        for wait in [SLICE, REST] {
+            if self.begun() != seen || !self.resting.load(Ordering::SeqCst) {
+                break;
+            }
+            std::thread::park_timeout(wait);
         }
         if !self.resting.swap(false, Ordering::SeqCst) {
             std::thread::sleep(SLICE);
         }
     }
 
+    fn begun(&self) -> u64 {
+        self.calls.sum(|calls| &calls.begun)
+    }
+
     /// How long until the next tick, having seen so many calls the last time; none for a rest.
     fn next_wait(&self, seen: &mut u64) -> Option<Duration> {
-        let ended = self.ended.load(Ordering::Relaxed);
-        let begun = self.begun.load(Ordering::Relaxed);
+        let ended = self.calls.sum(|calls| &calls.ended);
+        let begun = self.begun();
         let (running, called) = (begun != ended, begun != *seen);
         *seen = begun;
         match (running, called) {
@@ -101,7 +121,8 @@ impl Clock {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        self.0.ended.fetch_add(1, Ordering::Relaxed);
+        let (calls, writers) = self.0.calls.here();
+        calls.ended.add(1, writers);
     }
 }
 
@@ -111,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_clock_rests_when_no_guest_runs_and_hurries_while_one_does() {
-        let (clock, mut seen) = (Clock::default(), 0);
+        let (clock, mut seen) = (Clock::new(1), 0);
         assert_eq!(clock.next_wait(&mut seen), None);
         let call = clock.begin();
         assert_eq!(clock.next_wait(&mut seen), Some(SLICE));
@@ -124,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_first_guest_ends_a_rest_and_others_wake_nobody() {
-        let clock = Arc::new(Clock::default());
+        let clock = Arc::new(Clock::new(1));
         let own = Arc::clone(&clock);
         let resting = std::thread::spawn(move || {
             own.thread.get_or_init(std::thread::current);

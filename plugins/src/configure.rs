@@ -7,10 +7,10 @@ use wasmtime::Store;
 use wasmtime::component::Instance as Component;
 
 use crate::clock::SLICES;
-use crate::contract::bindings::{Policy, PolicyPre};
 use crate::engine::{Host, MAX_MEMORY};
 use crate::error::LoadError;
 use crate::generation::PolicySpec;
+use crate::guest::GuestPre;
 use crate::image;
 use crate::load::{LOAD_TICKS, LOAD_WALL, Plugin, apart, failed, wall};
 use crate::pool::{GuestState, store};
@@ -23,9 +23,9 @@ const DRAFT_FACTOR: u32 = 2;
 /// How the instances of a generation begin.
 pub(crate) enum Start {
     /// With the memory that one `configure` has left, which gave this answer.
-    Image { pre: PolicyPre<GuestState>, answer: String },
+    Image { pre: GuestPre, answer: String },
     /// As the plugin is: `configure` is called in each, for this reason.
-    Each { pre: PolicyPre<GuestState>, reason: String },
+    Each { pre: GuestPre, reason: String },
 }
 
 /// What came of an attempt to configure once.
@@ -94,12 +94,11 @@ impl Host {
 
 /// A new instance, and what `configure` says in it.
 async fn call(
-    pre: &PolicyPre<GuestState>,
+    pre: &GuestPre,
     store: &mut Store<GuestState>,
     config: &str,
 ) -> wasmtime::Result<(Component, Result<String, String>)> {
-    let instance = pre.instance_pre().instantiate_async(&mut *store).await?;
-    let policy = Policy::new(&mut *store, &instance)?;
-    let answer = policy.weir_policy_handler().call_configure(&mut *store, config).await?;
+    let (guest, instance) = pre.instantiate_whole(store).await?;
+    let answer = guest.handler.call_configure(&mut *store, config).await?;
     Ok((instance, answer))
 }

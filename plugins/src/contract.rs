@@ -16,7 +16,7 @@ use crate::pool::GuestState;
 pub const SUPPORTED: &str = "0.1";
 /// The newest version of it that the bindings below are generated from. Plugins of all earlier ones load too: a version adds interfaces
 /// and changes none, and wasmtime takes any version that is compatible for any other, in imports and exports.
-pub const NEWEST: &str = "0.1.1";
+pub const NEWEST: &str = "0.1.2";
 
 /// Marks a connection handle; the data is in the store.
 #[derive(Debug)]
@@ -35,8 +35,8 @@ pub enum ResponseHandle {}
 #[allow(missing_docs, clippy::all, clippy::pedantic, unused_qualifications, unreachable_pub)]
 pub(crate) mod bindings {
     wasmtime::component::bindgen!({
-        path: "../sdk/wit/0.1.1",
-        world: "policy",
+        path: "../sdk/wit/0.1.2",
+        world: "lean-policy",
         imports: { "weir:policy/http-out.send": async | trappable },
         exports: { default: async },
         with: {
@@ -48,11 +48,11 @@ pub(crate) mod bindings {
 }
 
 use bindings::weir::policy::types::{self, EditError, Header, IpAddress};
-use bindings::weir::policy::{geoip, kv, kv_atomic, log, metrics};
+use bindings::weir::policy::{current, geoip, kv, kv_atomic, log, metrics};
 
 /// Links the contract's imports; WASI is linked by the engine.
 pub(crate) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
-    bindings::Policy::add_to_linker::<_, HasSelf<_>>(linker, |state| {
+    bindings::LeanPolicy::add_to_linker::<_, HasSelf<_>>(linker, |state| {
         // Runs once for every call into the contract's interfaces.
         state.host_calls = state.host_calls.wrapping_add(1);
         state
@@ -60,6 +60,15 @@ pub(crate) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
 }
 
 impl types::Host for GuestState {}
+
+impl current::Host for GuestState {
+    fn this_request(&mut self) -> Resource<RequestHandle> {
+        Resource::new_own(0)
+    }
+    fn this_response(&mut self) -> Resource<ResponseHandle> {
+        Resource::new_own(0)
+    }
+}
 
 impl types::HostConnection for GuestState {
     fn client_ip(&mut self, _: Resource<ConnectionHandle>) -> IpAddress {

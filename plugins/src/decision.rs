@@ -120,13 +120,20 @@ impl VerdictKind {
     }
 }
 
-/// One call of one policy.
-#[derive(Clone, Debug)]
-pub struct Decision {
+/// A version of a policy.
+#[derive(Debug)]
+pub struct PolicyVersion {
     /// The policy's name in `weir.toml`.
     pub policy: Arc<str>,
     /// The SHA-256 of the plugin, in hex.
     pub digest: Arc<str>,
+}
+
+/// One call of one policy.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// Who was asked.
+    pub version: Arc<PolicyVersion>,
     /// Where in the exchange.
     pub phase: Phase,
     /// What it answered.

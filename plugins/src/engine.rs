@@ -75,7 +75,7 @@ impl Host {
         let (engine, reservation) = engine(&cache)?;
         let draft_engine = Engine::new(&Grade::Draft.config(&cache, reservation)).map_err(|error| no_engine(&error))?;
         let compiler = options.compiler.as_deref().map(|program| Compiler::new(program, &directory, reservation));
-        let clock = Clock::start([&engine, &draft_engine])?;
+        let clock = Clock::start([&engine, &draft_engine], options.workers.max(1))?;
         Ok(Arc::new(Self {
             linker: linker(&engine)?,
             draft_linker: linker(&draft_engine)?,

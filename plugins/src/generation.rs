@@ -12,7 +12,7 @@ use crate::capability::http_out::HttpOut;
 use crate::capability::{DEFAULT_GRANTS, Shared};
 use crate::clock::{Clock, SLICES};
 use crate::configure::Start;
-use crate::decision::{Mode, OnError, OnOverflow, Phase};
+use crate::decision::{Mode, OnError, OnOverflow, Phase, PolicyVersion};
 use crate::engine::Host;
 use crate::error::LoadError;
 use crate::exchange::{ConnectionFacts, Exchange};
@@ -82,6 +82,8 @@ pub struct Generation {
     /// When it was made.
     pub since: SystemTime,
     pub(crate) limits: PolicyLimits,
+    /// What its decisions are marked with.
+    pub(crate) version: Arc<PolicyVersion>,
     pub(crate) needs: Needs,
     pub(crate) stats: Stats,
     pub(crate) gate: Gate,
@@ -123,8 +125,9 @@ impl Host {
             plugin: Arc::clone(plugin),
             since: SystemTime::now(),
             limits: spec.limits,
+            version: Arc::new(PolicyVersion { policy: Arc::clone(&spec.name), digest: Arc::clone(&plugin.digest) }),
             needs: Needs::all(&plugin.manifest),
-            stats: Stats::default(),
+            stats: Stats::new(self.workers),
             gate: Gate::default(),
             alarm: self.alarm(),
             config_json,
@@ -245,22 +248,22 @@ impl Generation {
         let pre = match &self.start {
             Start::Image { pre, .. } => {
                 // No code of the guest's author runs.
-                let policy = pre.instantiate_async(&mut store).await;
-                let policy = policy.map_err(|error| failed("instantiate", &error, store.data(), 1))?;
-                return Ok((Instance { store, policy: Box::new(policy) }, String::new()));
+                let guest = pre.instantiate(&mut store).await;
+                let guest = guest.map_err(|error| failed("instantiate", &error, store.data(), 1))?;
+                return Ok((Instance { store, guest: Box::new(guest) }, String::new()));
             }
             Start::Each { pre, .. } => pre,
         };
         let running = self.clock.begin();
         let call = async {
-            let policy = pre.instantiate_async(&mut store).await?;
-            let answer = policy.weir_policy_handler().call_configure(&mut store, &self.config_json).await?;
-            Ok::<_, wasmtime::Error>((policy, answer))
+            let guest = pre.instantiate(&mut store).await?;
+            let answer = guest.handler.call_configure(&mut store, &self.config_json).await?;
+            Ok::<_, wasmtime::Error>((guest, answer))
         };
         let called = tokio::time::timeout(LOAD_WALL, call).await;
         drop(running);
         match called {
-            Ok(Ok((policy, Ok(answer)))) => Ok((Instance { store, policy: Box::new(policy) }, answer)),
+            Ok(Ok((guest, Ok(answer)))) => Ok((Instance { store, guest: Box::new(guest) }, answer)),
             Ok(Ok((_, Err(message)))) => Err(LoadError::Configure(message)),
             Ok(Err(error)) => Err(failed("configure", &error, store.data(), 1)),
             Err(_) => Err(LoadError::Call { phase: "configure", error: wall(LOAD_WALL) }),
@@ -283,7 +286,7 @@ impl Generation {
         let mut slot = Some(Box::new(Exchange::new(facts, "self-test".into(), 0, head, Fields::new())));
         for phase in [Phase::Connection, Phase::Request] {
             if self.needs.phases.has(phase) {
-                let called = crate::call::verdict(instance, &mut slot, phase, load_budget()).await;
+                let called = crate::call::verdict(instance, &mut slot, phase, &load_budget()).await;
                 called.map_err(|error| LoadError::Call { phase: "self-test", error })?;
             }
         }

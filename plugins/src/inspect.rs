@@ -66,7 +66,7 @@ pub(crate) fn check_type(component: &Component) -> Result<Vec<String>, LoadError
     let mut capabilities: Vec<String> = Vec::new();
     for name in imports {
         match name.strip_prefix(PACKAGE).and_then(|rest| rest.split('@').next()).map(of_interface) {
-            Some("types") => {}
+            Some("types" | "current") => {}
             Some(capability) if CAPABILITIES.contains(&capability) => {
                 if !capabilities.iter().any(|known| known == capability) {
                     capabilities.push(capability.to_owned());
@@ -128,7 +128,7 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("weir:policy 0.3") && text.contains("supports 0.1"), "{text}");
         let later = unknown("weir:policy/telepathy@0.1.7").to_string();
-        assert!(later.contains("weir:policy 0.1.7") && later.contains("supports 0.1.1"), "{later}");
-        assert_eq!(unknown("weir:policy/telepathy@0.1.1"), LoadError::Import("weir:policy/telepathy@0.1.1".to_owned()));
+        assert!(later.contains("weir:policy 0.1.7") && later.contains("supports 0.1.2"), "{later}");
+        assert_eq!(unknown("weir:policy/telepathy@0.1.2"), LoadError::Import("weir:policy/telepathy@0.1.2".to_owned()));
     }
 }

@@ -80,6 +80,11 @@ impl PolicyLimits {
         self.reply.saturating_mul(2).saturating_add(SPARE)
     }
 
+    /// CPU time in milliseconds.
+    pub(crate) const fn ticks(&self) -> u64 {
+        self.cpu.as_secs().saturating_mul(1_000).saturating_add(self.cpu.subsec_millis() as u64)
+    }
+
     /// Whether the host can give them.
     ///
     /// # Errors

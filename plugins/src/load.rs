@@ -8,10 +8,10 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
 use crate::clock::SLICES;
-use crate::contract::bindings::PolicyPre;
 use crate::decision::{Mode, Phase};
 use crate::engine::{Grade, Host};
 use crate::error::{CallError, LoadError};
+use crate::guest::GuestPre;
 use crate::limits::PolicyLimits;
 use crate::manifest::Manifest;
 use crate::pool::{GuestState, store};
@@ -39,12 +39,12 @@ pub struct Plugin {
     /// Kept from the description to the first configuration.
     draft: Mutex<Option<Draft>>,
     /// The plugin as it is, for the policies that configure each instance.
-    whole: Mutex<Option<PolicyPre<GuestState>>>,
+    whole: Mutex<Option<GuestPre>>,
 }
 
 /// A plugin compiled fast, to describe and configure itself once.
 pub(crate) struct Draft {
-    pub(crate) pre: PolicyPre<GuestState>,
+    pub(crate) pre: GuestPre,
     /// Why no image can be made of it.
     pub(crate) obstacle: Option<String>,
 }
@@ -149,7 +149,7 @@ impl Host {
     }
 
     /// The plugin as it is, compiled well; once for all policies that need it so.
-    pub(crate) fn whole(&self, plugin: &Plugin) -> Result<PolicyPre<GuestState>, LoadError> {
+    pub(crate) fn whole(&self, plugin: &Plugin) -> Result<GuestPre, LoadError> {
         if let Some(whole) = &*lock(&plugin.whole) {
             return Ok(whole.clone());
         }
@@ -159,7 +159,7 @@ impl Host {
     }
 
     /// A component compiled well and linked.
-    pub(crate) fn serving(&self, component: &[u8]) -> Result<PolicyPre<GuestState>, LoadError> {
+    pub(crate) fn serving(&self, component: &[u8]) -> Result<GuestPre, LoadError> {
         link(&self.linker, &self.compile(Grade::Serving, component)?)
     }
 
@@ -188,7 +188,7 @@ impl Host {
         compile(engine, bytes)
     }
 
-    async fn describe(&self, name: &str, pre: &PolicyPre<GuestState>) -> Result<Manifest, LoadError> {
+    async fn describe(&self, name: &str, pre: &GuestPre) -> Result<Manifest, LoadError> {
         let shared = self.shared(name);
         let mut store =
             store(&self.draft_engine, &Arc::from(name), Mode::Observe, PolicyLimits::default(), shared, wasi::serving());
@@ -197,8 +197,8 @@ impl Host {
         store.set_epoch_deadline(1);
         let _running = self.clock.begin();
         let call = async {
-            let policy = pre.instantiate_async(&mut store).await?;
-            policy.weir_policy_handler().call_describe(&mut store).await
+            let guest = pre.instantiate(&mut store).await?;
+            guest.handler.call_describe(&mut store).await
         };
         let answer = tokio::time::timeout(LOAD_WALL, call).await;
         let json = match answer {
@@ -229,8 +229,8 @@ fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
     threads.install(|| Component::new(engine, bytes)).map_err(|error| failed(&error))
 }
 
-fn link(linker: &Linker<GuestState>, component: &Component) -> Result<PolicyPre<GuestState>, LoadError> {
-    let linked = linker.instantiate_pre(component).and_then(PolicyPre::new);
+fn link(linker: &Linker<GuestState>, component: &Component) -> Result<GuestPre, LoadError> {
+    let linked = linker.instantiate_pre(component).and_then(GuestPre::new);
     linked.map_err(|error| LoadError::Compile(format!("{error:#}")))
 }
 

@@ -13,11 +13,11 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::capability::Shared;
 use crate::clock::Call;
-use crate::contract::bindings::Policy;
 use crate::decision::Mode;
 use crate::error::CallError;
 use crate::exchange::Exchange;
 use crate::generation::Generation;
+use crate::guest::Guest;
 use crate::limits::{HANDLES, LOAD_ANSWER, PolicyLimits};
 use crate::stderr::Stderr;
 use crate::wasi::Wasi;
@@ -105,7 +105,7 @@ impl ResourceLimiter for Limits {
 /// A configured instance: two pointers, for it moves with every call.
 pub(crate) struct Instance {
     pub(crate) store: Store<GuestState>,
-    pub(crate) policy: Box<Policy>,
+    pub(crate) guest: Box<Guest>,
 }
 
 impl std::fmt::Debug for Instance {

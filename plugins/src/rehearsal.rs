@@ -132,9 +132,9 @@ impl Host {
         let pre = self.whole(plugin)?;
         let call = async {
             let begun = Instant::now();
-            let policy = pre.instantiate_async(&mut store).await?;
+            let guest = pre.instantiate(&mut store).await?;
             let instantiate = begun.elapsed();
-            let answer = policy.weir_policy_handler().call_configure(&mut store, &config).await?;
+            let answer = guest.handler.call_configure(&mut store, &config).await?;
             Ok::<_, wasmtime::Error>((answer, instantiate, begun.elapsed().saturating_sub(instantiate)))
         };
         let failed = |error: CallError| LoadError::Call { phase: "configure", error };
@@ -257,7 +257,7 @@ impl Run<'_> {
         if self.generation.wants(Phase::Complete) && !matches!(self.verdict, RehearsalVerdict::Failed(_)) {
             let outcome = self.outcome(request);
             let (budget, before) = self.begin();
-            let called = call::complete(&mut self.instance, &mut self.slot, &outcome, budget).await;
+            let called = call::complete(&mut self.instance, &mut self.slot, &outcome, &budget).await;
             self.end(Phase::Complete, budget, before);
             if let Err(error) = called {
                 self.failed(Phase::Complete, error);
@@ -283,7 +283,7 @@ impl Run<'_> {
             return false;
         }
         let (budget, before) = self.begin();
-        let called = call::verdict(&mut self.instance, &mut self.slot, phase, budget).await;
+        let called = call::verdict(&mut self.instance, &mut self.slot, phase, &budget).await;
         self.end(phase, budget, before);
         self.decided(phase, called)
     }
@@ -295,7 +295,7 @@ impl Run<'_> {
         let window = body.get(..self.generation.request_window()).unwrap_or(body);
         let complete = window.len() == body.len();
         let (budget, before) = self.begin();
-        let called = call::request_body(&mut self.instance, &mut self.slot, window, complete, budget).await;
+        let called = call::request_body(&mut self.instance, &mut self.slot, window, complete, &budget).await;
         self.end(Phase::RequestBody, budget, before);
         self.decided(Phase::RequestBody, called)
     }
@@ -308,7 +308,7 @@ impl Run<'_> {
         let mut whole = Vec::new();
         for (piece, last) in [(body.as_ref(), false), (&[][..], true)] {
             let (budget, before) = self.begin();
-            let called = call::response_body(&mut self.instance, &mut self.slot, piece, last, budget).await;
+            let called = call::response_body(&mut self.instance, &mut self.slot, piece, last, &budget).await;
             self.end(Phase::ResponseBody, budget, before);
             match called {
                 Ok(piece) => whole.extend(piece),

@@ -1,24 +1,30 @@
-//! What the calls of a generation cost and decided, in atomics.
+//! What the calls of a generation cost and decided.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::decision::VerdictKind;
 use crate::error::CallError;
+use crate::per_worker::{Counter, PerWorker};
 
 /// Buckets of call time: bucket `n` counts calls below `2^n / 4` µs, the last one everything else.
 const BUCKETS: usize = 20;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Stats {
-    calls: AtomicU64,
-    denials: AtomicU64,
+    calls: PerWorker<Calls>,
     traps: AtomicU64,
     timeouts: AtomicU64,
     exhausted: AtomicU64,
     quarantined: AtomicU64,
-    nanos: AtomicU64,
-    buckets: [AtomicU64; BUCKETS],
+}
+
+/// What is counted at every call. Each has a bucket: their sum is the number of calls.
+#[derive(Debug, Default)]
+struct Calls {
+    denials: Counter,
+    nanos: Counter,
+    buckets: [Counter; BUCKETS],
 }
 
 /// A copy of a generation's counters.
@@ -45,16 +51,27 @@ pub struct StatsSnapshot {
 }
 
 impl Stats {
+    /// Nothing yet, by so many workers.
+    pub(crate) fn new(workers: usize) -> Self {
+        Self {
+            calls: PerWorker::new(workers),
+            traps: AtomicU64::new(0),
+            timeouts: AtomicU64::new(0),
+            exhausted: AtomicU64::new(0),
+            quarantined: AtomicU64::new(0),
+        }
+    }
+
     pub(crate) fn record(&self, verdict: VerdictKind, elapsed: Duration) {
-        let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
-        self.calls.fetch_add(1, Relaxed);
-        self.nanos.fetch_add(nanos, Relaxed);
+        let nanos = elapsed.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(elapsed.subsec_nanos()));
+        let (calls, writers) = self.calls.here();
+        calls.nanos.add(nanos, writers);
         if matches!(verdict, VerdictKind::Deny | VerdictKind::Reply) {
-            self.denials.fetch_add(1, Relaxed);
+            calls.denials.add(1, writers);
         }
         let bucket = ((nanos / 250).checked_ilog2().map_or(0, |log| log as usize + 1)).min(BUCKETS - 1);
-        if let Some(bucket) = self.buckets.get(bucket) {
-            bucket.fetch_add(1, Relaxed);
+        if let Some(bucket) = calls.buckets.get(bucket) {
+            bucket.add(1, writers);
         }
     }
 
@@ -68,15 +85,18 @@ impl Stats {
     }
 
     pub(crate) fn snapshot(&self) -> StatsSnapshot {
-        let counts: Vec<u64> = self.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect();
+        let mut counts = [0; BUCKETS];
+        for calls in self.calls.all() {
+            counts.iter_mut().zip(&calls.buckets).for_each(|(sum, bucket)| *sum += bucket.load());
+        }
         StatsSnapshot {
-            calls: self.calls.load(Relaxed),
-            denials: self.denials.load(Relaxed),
+            calls: counts.iter().sum(),
+            denials: self.calls.sum(|calls| &calls.denials),
             traps: self.traps.load(Relaxed),
             timeouts: self.timeouts.load(Relaxed),
             exhausted: self.exhausted.load(Relaxed),
             quarantined: self.quarantined.load(Relaxed),
-            nanos: self.nanos.load(Relaxed),
+            nanos: self.calls.sum(|calls| &calls.nanos),
             p50_us: quantile(&counts, 0.50),
             p99_us: quantile(&counts, 0.99),
         }
@@ -105,7 +125,7 @@ mod tests {
 
     #[test]
     fn quantiles_are_upper_edges_of_buckets() {
-        let stats = Stats::default();
+        let stats = Stats::new(1);
         for _ in 0..98 {
             stats.record(VerdictKind::Next, Duration::from_nanos(900));
         }
@@ -115,6 +135,6 @@ mod tests {
         assert_eq!((got.calls, got.denials), (100, 2));
         assert_eq!(got.p50_us, 1.0);
         assert_eq!(got.p99_us, 128.0);
-        assert_eq!(Stats::default().snapshot().p99_us, 0.0);
+        assert_eq!(Stats::new(1).snapshot().p99_us, 0.0);
     }
 }

@@ -76,8 +76,11 @@ pub fn configure<P: Policy>(config: &str) -> Result<P, String> {
 /// One function per export of the contract.
 #[cfg(target_family = "wasm")]
 pub mod handle {
+    use std::cell::{OnceCell, RefCell};
+
     use super::{configure as build, needs_json};
     use crate::host::bindings::weir::policy::types as wit;
+    use crate::host::{Answer, current};
     use crate::{Connection, Policy, Request, Response, Verdict, log};
 
     /// Reports panics with message and location to the operator's log, then builds the policy.
@@ -89,6 +92,46 @@ pub mod handle {
         let policy: P = build(config)?;
         let needs = needs_json(&policy.needs());
         Ok((policy, needs))
+    }
+
+    thread_local! {
+        /// One handle for all exchanges of the instance.
+        static REQUEST: OnceCell<wit::Request> = const { OnceCell::new() };
+        static RESPONSE: OnceCell<wit::Response> = const { OnceCell::new() };
+        /// The verdict of a lean phase that was none of its words, until it is asked for.
+        static VERDICT: RefCell<Option<wit::Verdict>> = const { RefCell::new(None) };
+    }
+
+    /// `on-request`, lean
+    pub fn lean_request<P: Policy>(policy: &P) -> Answer {
+        REQUEST.with(|request| answer(policy.request(Request(request.get_or_init(current::this_request)))))
+    }
+
+    /// `on-response`, lean
+    pub fn lean_response<P: Policy>(policy: &P) -> Answer {
+        REQUEST.with(|request| {
+            RESPONSE.with(|response| {
+                let (request, response) =
+                    (request.get_or_init(current::this_request), response.get_or_init(current::this_response));
+                answer(policy.response(Request(request), Response(response)))
+            })
+        })
+    }
+
+    /// `whole-answer`
+    pub fn whole_answer() -> wit::Verdict {
+        VERDICT.take().unwrap_or(wit::Verdict::Next)
+    }
+
+    fn answer(verdict: Verdict) -> Answer {
+        match verdict {
+            Verdict::Next => Answer::Next,
+            Verdict::Accept => Answer::Accept,
+            other => {
+                VERDICT.set(Some(into_wit(other)));
+                Answer::Other
+            }
+        }
     }
 
     /// `on-connection`

@@ -40,7 +40,7 @@ fn a_plugin_built_for_0_1_0_still_loads_and_works() {
 
 #[test]
 fn released_versions_are_what_was_released() {
-    for (number, released) in [("0.1.0", "policy.wit"), ("0.1.1", "policy-0.1.1.wit")] {
+    for (number, released) in [("0.1.0", "policy.wit"), ("0.1.1", "policy-0.1.1.wit"), ("0.1.2", "policy-0.1.2.wit")] {
         let message = "a changed record, variant or signature is a new package version, never an edit";
         assert_eq!(contract(&version(number)), contract(&fixture(released)), "{number}: {message}");
     }
@@ -49,11 +49,26 @@ fn released_versions_are_what_was_released() {
 /// Types match by structure, so what is not the same to the letter is another contract.
 #[test]
 fn a_version_adds_interfaces_and_changes_none() {
-    let (first, second) = (contract(&version("0.1.0")), contract(&version("0.1.1")));
-    let (first, second) = (interfaces(&first), interfaces(&second));
-    assert!(first.len() >= 6, "{first:?}");
-    for interface in first {
-        assert!(second.contains(&interface), "{} differs", interface[0]);
+    let versions = ["0.1.0", "0.1.1", "0.1.2"].map(|number| contract(&version(number)));
+    for pair in versions.windows(2) {
+        let (before, after) = (interfaces(&pair[0]), interfaces(&pair[1]));
+        assert!(before.len() >= 6, "{before:?}");
+        for interface in before {
+            assert!(after.contains(&interface), "{} of {} differs", interface[0], pair[1][0]);
+        }
+    }
+}
+
+/// The phases that cost least: a verdict that is no word is asked for, and one handle stands for every exchange.
+#[test]
+fn a_plugin_built_for_0_1_2_still_loads_and_works() {
+    let origin = Upstream::text("shout it");
+    let gateway = Setup::before(&origin).plugin("edits", "edits", &fixture("edits-0.1.2.wasm"), "").start();
+    for path in ["/one", "/two"] {
+        let answer = gateway.ask(&Request::get(path).header("x-secret", "1"));
+        let received = origin.last();
+        assert_eq!((received.target(), received.header("x-secret")), ("/edited?by=policy", None));
+        assert_eq!((answer.status, answer.text().as_str()), (203, "SHOUT IT"));
     }
 }
 

@@ -165,7 +165,7 @@ fn check_names_what_a_gateway_would_refuse() {
     };
     bad("core.wasm", wasm::CORE_MODULE, "component", "--target wasm32-wasip2");
     bad("text.wasm", b"not a component", "component", "not a WebAssembly file");
-    let newer = replace(&fs::read(wasm::guest("hello")).unwrap(), b"@0.1.1", b"@0.3.0");
+    let newer = replace(&fs::read(wasm::guest("hello")).unwrap(), b"@0.1.2", b"@0.3.0");
     bad("newer.wasm", &newer, "contract", "upgrade weir or rebuild with weir-sdk 0.1");
     let http = replace(&fs::read(wasm::guest("hello")).unwrap(), b"wasi:cli/terminal-stdin@", b"wasi:http/outgoing-call@");
     bad("http.wasm", &http, "load", "wasi:http/outgoing-call");

@@ -194,7 +194,7 @@ fn tls(line: &mut Object<'_>, tls: Option<&TlsInfo>) {
 
 fn decisions(line: &mut Object<'_>, record: &AccessRecord) {
     line.objects("policies", &record.decisions, |object, decision| {
-        object.text("name", &decision.policy);
+        object.text("name", &decision.version.policy);
         object.text("phase", decision.phase.name());
         object.text("verdict", decision.verdict.name());
         object.text("rule", &decision.rule);

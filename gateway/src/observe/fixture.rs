@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use weir_plugins::{Decision, Finding, Mode, Phase, VerdictKind};
+use weir_plugins::{Decision, Finding, Mode, Phase, PolicyVersion, VerdictKind};
 
 use crate::conn::{ClientIp, ConnInfo, PeerAddr, TlsInfo};
 
@@ -120,8 +120,7 @@ pub(super) fn denied() -> AccessRecord {
 /// A policy call of 175 ns that began with the request.
 pub(super) fn decision(policy: &str, phase: Phase, verdict: VerdictKind, started: Instant) -> Decision {
     Decision {
-        policy: policy.into(),
-        digest: "9f86d081".into(),
+        version: Arc::new(PolicyVersion { policy: policy.into(), digest: "9f86d081".into() }),
         phase,
         verdict,
         rule: String::new(),

@@ -136,16 +136,16 @@ impl Spans<'_> {
 
     fn policy(&self, decision: &Decision, span_id: u64) -> SpanData {
         let mut out = Attributes(Vec::with_capacity(7));
-        out.put("weir.policy.name", decision.policy.clone());
+        out.put("weir.policy.name", decision.version.policy.clone());
         out.put("weir.policy.phase", decision.phase.name());
         out.put("weir.policy.verdict", decision.verdict.name());
         out.put("weir.policy.mode", decision.mode_name());
         out.maybe("weir.policy.differs", decision.tried.and_then(Tried::difference).map(Difference::name));
-        out.put("weir.policy.plugin_digest", decision.digest.clone());
+        out.put("weir.policy.plugin_digest", decision.version.digest.clone());
         out.nonempty("weir.reason", &decision.reason);
         out.nonempty("security_rule.name", &decision.rule);
         let failed = decision.verdict == VerdictKind::Error;
-        let name = format!("policy {} {}", decision.policy, decision.phase.name());
+        let name = format!("policy {} {}", decision.version.policy, decision.phase.name());
         SpanData {
             status: if failed { Status::error(decision.reason.clone()) } else { Status::Unset },
             attributes: out.0,

@@ -43,8 +43,8 @@ pub(super) async fn request(
     take_over(site, finish, parts, host)?;
     match verdict? {
         Verdict::Continue => Ok(None),
-        Verdict::Deny(refusal) => Err(Failure::Policy(refusal)),
-        Verdict::Reply(reply) => Ok(Some(reply)),
+        Verdict::Deny(refusal) => Err(Failure::Policy(*refusal)),
+        Verdict::Reply(reply) => Ok(Some(*reply)),
     }
 }
 
@@ -127,7 +127,7 @@ pub(super) async fn response(
     }
     match verdict {
         Verdict::Continue => Ok(None),
-        Verdict::Deny(refusal) => Err(Failure::Policy(refusal)),
-        Verdict::Reply(reply) => Ok(Some(reply)),
+        Verdict::Deny(refusal) => Err(Failure::Policy(*refusal)),
+        Verdict::Reply(reply) => Ok(Some(*reply)),
     }
 }

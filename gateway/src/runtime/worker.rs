@@ -192,6 +192,7 @@ impl Handle {
         let (commands, received) = mpsc::unbounded_channel();
         let (started, start) = std::sync::mpsc::sync_channel(1);
         let run = move || {
+            weir_plugins::become_worker(index);
             // The runtime is the thread's own: what runs on it needs no locks.
             match tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
                 Ok(runtime) => {

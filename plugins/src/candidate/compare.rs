@@ -128,12 +128,12 @@ mod tests {
     use crate::contract::bindings::weir::policy::types as wit;
 
     fn deny(status: u16, rule: &str, reason: &str) -> Result<Answer, CallError> {
-        Ok(Answer::Deny(wit::Denial { status, rule: rule.to_owned(), reason: reason.to_owned() }))
+        Ok(Answer::Deny(Box::new(wit::Denial { status, rule: rule.to_owned(), reason: reason.to_owned() })))
     }
 
     fn reply(status: u16, body: &str) -> Result<Answer, CallError> {
         let body = body.as_bytes().to_vec();
-        Ok(Answer::Reply(wit::Reply { status, headers: Vec::new(), body, reason: String::new() }))
+        Ok(Answer::Reply(Box::new(wit::Reply { status, headers: Vec::new(), body, reason: String::new() })))
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Pair<'_> {
         if !self.stable.wants_now(phase, slot.as_deref(), self.index) {
             return (Step::Next, Said::nothing());
         }
-        let called = asked(self.stable, self.index, slot, phase, body, *clock).await;
+        let called = asked(self.stable, self.index, slot, phase, body, clock).await;
         let said = Said::of(&called);
         (conclude(self.stable, slot, phase, called, None, clock), said)
     }
@@ -59,7 +59,7 @@ impl Pair<'_> {
         copy: &mut Slot,
         phase: Phase,
         body: Option<(&[u8], bool)>,
-        clock: Instant,
+        clock: &Instant,
     ) -> Result<Answer, CallError> {
         if !self.candidate.generation.wants_now(phase, copy.as_deref(), place(self.index)) {
             return Ok(Answer::Next);
@@ -75,7 +75,7 @@ impl Pair<'_> {
         }
         let mut copy = slot.as_deref_mut().map(|exchange| Box::new(exchange.copy(false, self.index)));
         let (step, said) = self.stable(slot, phase, body, clock).await;
-        let called = self.tried(&mut copy, phase, body, *clock).await;
+        let called = self.tried(&mut copy, phase, body, clock).await;
         let also = Said::of(&called);
         let difference = match (slot.as_deref(), copy.as_deref()) {
             (Some(stable), Some(candidate)) => {
@@ -90,7 +90,7 @@ impl Pair<'_> {
         };
         // A version that did not ask for the phase is no entry of its own, unless its silence is the difference.
         if difference.is_some() || asks_candidate {
-            *clock = note(&self.candidate.generation, slot, phase, *clock, &noted, Some(Tried::Shadow(difference)));
+            note(&self.candidate.generation, slot, phase, clock, noted, Some(Tried::Shadow(difference)));
         }
         if let (Some(exchange), Some(copy)) = (slot.as_deref_mut(), copy.as_deref_mut()) {
             exchange.keep_state(self.index, copy, self.candidate.generation.shared.http_out.id);
@@ -105,14 +105,14 @@ impl Pair<'_> {
             return Step::Next;
         }
         let mut copy = slot.as_deref_mut().map(|exchange| Box::new(exchange.copy(true, self.index)));
-        let called = self.tried(&mut copy, phase, body, *clock).await;
+        let called = self.tried(&mut copy, phase, body, clock).await;
         if let Err(error) = &called {
             if let (Some(exchange), Some(copy)) = (slot.as_deref_mut(), copy.as_deref_mut()) {
                 exchange.keep_calls(copy, generation.shared.http_out.id);
             }
             self.count(slot, phase, VerdictKind::Next, VerdictKind::Error, Some(Difference::Failed));
             let noted = self.failed(slot, error);
-            *clock = note(generation, slot, phase, *clock, &noted, Some(Tried::Canary));
+            note(generation, slot, phase, clock, noted, Some(Tried::Canary));
             return self.stable(slot, phase, body, clock).await.0;
         }
         self.candidate.record.agree();
@@ -240,7 +240,8 @@ impl Pair<'_> {
             self.count(slot, Phase::ResponseBody, kind(stable), kind(tried), difference);
         }
         if difference.is_some() {
-            note(&self.candidate.generation, slot, Phase::ResponseBody, started, &noted, Some(Tried::Shadow(difference)));
+            let mut clock = started;
+            note(&self.candidate.generation, slot, Phase::ResponseBody, &mut clock, noted, Some(Tried::Shadow(difference)));
         }
     }
 }

@@ -154,7 +154,7 @@ fn export(policy: &syn::Type) -> Tokens {
 
         #[cfg(target_family = "wasm")]
         const _: () = {
-            use ::weir_sdk::__private::bindings::exports::weir::policy::handler::Guest;
+            use ::weir_sdk::__private::bindings::exports::weir::policy::{handler::Guest, lean_handler as lean};
             use ::weir_sdk::__private::bindings::weir::policy::types as wit;
             use ::weir_sdk::__private::handle;
 
@@ -194,6 +194,18 @@ fn export(policy: &syn::Type) -> Tokens {
                 }
                 fn on_complete(request: &wit::Request, outcome: wit::Outcome) {
                     with(|policy| handle::complete(policy, request, &outcome));
+                }
+            }
+
+            impl lean::Guest for Plugin {
+                fn on_request() -> lean::Answer {
+                    with(handle::lean_request)
+                }
+                fn on_response() -> lean::Answer {
+                    with(handle::lean_response)
+                }
+                fn whole_answer() -> wit::Verdict {
+                    handle::whole_answer()
                 }
             }
 

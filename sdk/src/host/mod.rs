@@ -12,6 +12,8 @@ pub use mock::{EditError, Finding, Outcome};
 #[cfg(target_family = "wasm")]
 pub use wasm::bindings;
 #[cfg(target_family = "wasm")]
-pub(crate) use wasm::{Connection, Header, IpAddress, Request, Response, geoip, http_out, kv, kv_atomic, log, metrics};
+pub(crate) use wasm::{
+    Answer, Connection, Header, IpAddress, Request, Response, current, geoip, http_out, kv, kv_atomic, log, metrics,
+};
 #[cfg(target_family = "wasm")]
 pub use wasm::{EditError, Finding, Outcome};

@@ -4,8 +4,8 @@
 #[allow(missing_docs, clippy::all, clippy::pedantic, unused_qualifications, unreachable_pub)]
 pub mod bindings {
     wit_bindgen::generate!({
-        path: "wit/0.1.1",
-        world: "policy",
+        path: "wit/0.1.2",
+        world: "lean-policy",
         pub_export_macro: true,
         export_macro_name: "export_policy",
         default_bindings_module: "weir_sdk::__private::bindings",
@@ -13,6 +13,7 @@ pub mod bindings {
     });
 }
 
+pub(crate) use bindings::exports::weir::policy::lean_handler::Answer;
 pub(crate) use bindings::weir::policy::types::{Connection, Header, IpAddress, Request, Response};
 pub use bindings::weir::policy::types::{EditError, Finding, Outcome};
-pub(crate) use bindings::weir::policy::{geoip, http_out, kv, kv_atomic, log, metrics};
+pub(crate) use bindings::weir::policy::{current, geoip, http_out, kv, kv_atomic, log, metrics};

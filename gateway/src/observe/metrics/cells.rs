@@ -46,7 +46,7 @@ impl Shards {
             local.sites.with(&self.sites, site, |cells| cells.count(record));
             // What a shadow says decides nothing: its calls have a metric of their own.
             for decision in record.decisions.iter().filter(|decision| decision.counts()) {
-                local.policies.with(&self.policies, &decision.policy, |cells| {
+                local.policies.with(&self.policies, &decision.version.policy, |cells| {
                     cells.count(decision.phase, decision.verdict, decision.mode, decision.elapsed);
                 });
             }

@@ -53,6 +53,8 @@ pub(crate) fn measure(ground: &Ground, options: &Options, notes: &mut Notes) -> 
         rows: Vec::new(),
         outcomes: Vec::new(),
     };
+    // As in the gateway, where workers call.
+    weir_plugins::become_worker(0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let mut values = Vec::new();
     for way in &ways {
