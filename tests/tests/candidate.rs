@@ -14,6 +14,13 @@ fn setup(origin: &Upstream, stable: &str, candidate: &str) -> Setup {
     Setup::before(origin).guest("trial", &lines).file("plugins/trial@new.wasm", fs::read(wasm::guest("trial")).unwrap())
 }
 
+/// Starts it and waits until its candidate is tried or refused: on a busy machine that may come after the start.
+fn start(setup: Setup) -> Gateway {
+    let gateway = setup.start();
+    eventually(LONG, "its candidate is ready", || candidate(&gateway)["state"] != "preparing");
+    gateway
+}
+
 /// What `GET /v1/plugins` says of the candidate of the policy `trial`.
 fn candidate(gateway: &Gateway) -> Value {
     gateway.plugin("trial").first().map(|plugin| plugin["policies"][0]["candidate"].clone()).unwrap_or_default()
@@ -38,7 +45,7 @@ fn command(gateway: &Gateway, words: &[&str]) -> weir_tests::Checked {
 #[test]
 fn a_shadow_is_asked_beside_the_policy_and_changes_nothing() {
     let origin = Upstream::text("ok");
-    let gateway = setup(&origin, "", "mode = \"shadow\", config = { version = \"new\", deny = [\"/x\"], status = 451 }").start();
+    let gateway = start(setup(&origin, "", "mode = \"shadow\", config = { version = \"new\", deny = [\"/x\"], status = 451 }"));
     let answer = gateway.get("/x");
     assert_eq!((answer.status, answer.header("x-version"), answer.text().as_str()), (200, Some("old"), "ok"));
     let seen = origin.requests().remove(0);
@@ -76,7 +83,7 @@ fn a_shadow_is_asked_beside_the_policy_and_changes_nothing() {
 #[test]
 fn a_shadow_that_is_of_the_same_mind_is_counted_and_marked_by_nothing() {
     let origin = Upstream::text("ok");
-    let gateway = setup(&origin, "deny = [\"/x\"]", "mode = \"shadow\"").start();
+    let gateway = start(setup(&origin, "deny = [\"/x\"]", "mode = \"shadow\""));
     for (path, status) in [("/", 200), ("/x", 403)] {
         let answer = gateway.get(path);
         assert_eq!(answer.status, status);
@@ -92,7 +99,7 @@ fn a_shadow_that_is_of_the_same_mind_is_counted_and_marked_by_nothing() {
 fn a_shadow_differs_by_edits_tags_status_and_bodies_too() {
     let origin = Upstream::text("body");
     let settings = "version = \"old\", deny = [\"/status\"], status = 418, upper = true";
-    let gateway = setup(&origin, "deny = [\"/status\"]", &format!("mode = \"shadow\", config = {{ {settings} }}")).start();
+    let gateway = start(setup(&origin, "deny = [\"/status\"]", &format!("mode = \"shadow\", config = {{ {settings} }}")));
     let answer = gateway.get("/status");
     assert_eq!(answer.status, 403);
     assert_eq!(tried(&gateway, &answer)[0]["differs"], "status");
@@ -114,7 +121,7 @@ fn a_shadow_differs_by_edits_tags_status_and_bodies_too() {
 fn a_shadow_that_traps_or_never_ends_harms_no_request_and_is_suspended() {
     let origin = Upstream::text("ok");
     let settings = "version = \"old\", panic = [\"/panic\"], spin = [\"/spin\"]";
-    let gateway = setup(&origin, "", &format!("mode = \"shadow\", config = {{ {settings} }}")).start();
+    let gateway = start(setup(&origin, "", &format!("mode = \"shadow\", config = {{ {settings} }}")));
     // A machine that is busy ends a loop by the wall before it has had its time on the processor.
     for (path, reasons) in [("/panic", ["policy_trapped"; 2]), ("/spin", ["policy_cpu_exceeded", "policy_timed_out"])] {
         let answer = gateway.get(path);
@@ -142,6 +149,8 @@ fn a_shadow_has_state_of_its_own() {
     let grants = "grants = [\"kv\"]\ncandidate = { plugin = \"kv@new\", mode = \"shadow\" }";
     let guest = fs::read(wasm::guest("kv")).unwrap();
     let gateway = Setup::before(&origin).guest("kv", grants).file("plugins/kv@new.wasm", guest).start();
+    let state = || gateway.plugin("kv")[0]["policies"][0]["candidate"]["state"].clone();
+    eventually(LONG, "its candidate is tried", || state() == "running");
     for number in 1..=5 {
         let answer = gateway.get("/");
         assert_eq!(answer.header("x-count"), Some(number.to_string().as_str()), "the store of the policy is its own");
@@ -153,7 +162,7 @@ fn a_shadow_has_state_of_its_own() {
 #[test]
 fn a_share_of_requests_is_shadowed() {
     let origin = Upstream::text("ok");
-    let gateway = setup(&origin, "", "mode = \"shadow\", share = 0.5").start();
+    let gateway = start(setup(&origin, "", "mode = \"shadow\", share = 0.5"));
     let mut client = gateway.connect();
     let answers: Vec<Answer> = (0..60).map(|_| client.ask(&Request::get("/")).unwrap()).collect();
     let counts: Vec<usize> = answers.iter().map(|answer| tried(&gateway, answer).len()).collect();
@@ -167,7 +176,7 @@ fn a_share_of_requests_is_shadowed() {
 fn a_canary_decides_for_the_same_clients_every_time_and_in_all_phases() {
     let origin = Upstream::text("ok");
     let settings = "mode = \"canary\", share = 0.5, config = { version = \"new\", deny = [\"/x\"] }";
-    let gateway = setup(&origin, "", settings).behind_proxy().start();
+    let gateway = start(setup(&origin, "", settings).behind_proxy());
     let clients: Vec<String> = (1..=60).map(|last| format!("198.51.100.{last}")).collect();
     let mut on_new = Vec::new();
     let mut client = gateway.connect();
@@ -202,7 +211,7 @@ fn a_canary_decides_for_the_same_clients_every_time_and_in_all_phases() {
 fn a_canary_that_traps_is_followed_by_the_stable_version() {
     let origin = Upstream::text("ok");
     let settings = "mode = \"canary\", share = 1.0, config = { version = \"new\", panic = [\"/panic\"] }";
-    let gateway = setup(&origin, "", settings).start();
+    let gateway = start(setup(&origin, "", settings));
     assert_eq!(gateway.get("/").header("x-version"), Some("new"));
     let answer = gateway.get("/panic");
     assert_eq!((answer.status, answer.header("x-version")), (200, Some("old")));
@@ -219,7 +228,7 @@ fn a_canary_that_traps_on_bodies_answers_for_it_itself() {
     let origin = Upstream::text("a body");
     let settings = "mode = \"canary\", share = 1.0, config = { version = \"new\", panic_on_body = true }";
     let allow = "plugin = \"trial\"\non_error = \"allow\"\nquarantine = { calls = 10 }\n";
-    let gateway = setup(&origin, "", settings).replace("plugin = \"trial\"\n", allow).start();
+    let gateway = start(setup(&origin, "", settings).replace("plugin = \"trial\"\n", allow));
     let answer = gateway.get("/body");
     assert_eq!((answer.status, answer.text().as_str()), (200, "a body"));
     let entries = tried(&gateway, &answer);
@@ -287,7 +296,7 @@ fn a_candidate_that_the_policy_cannot_use_is_told_and_nothing_else() {
     let checked = setup.check();
     assert_eq!(checked.code, Some(0), "{}", checked.text());
     assert!(checked.stderr.contains("unfit for anything"), "{}", checked.text());
-    let gateway = setup.start();
+    let gateway = start(setup);
     let summary = candidate(&gateway);
     assert_eq!((gateway.get("/").status, &summary["state"]), (200, &"refused".into()));
     assert!(summary["reason"].as_str().unwrap().contains("unfit for anything"), "{summary}");
@@ -297,7 +306,7 @@ fn a_candidate_that_the_policy_cannot_use_is_told_and_nothing_else() {
 #[test]
 fn a_command_promotes_a_candidate_and_the_directory_says_so() {
     let origin = Upstream::text("ok");
-    let gateway = setup(&origin, "", "mode = \"canary\", share = 1.0, config = { version = \"new\" }").start();
+    let gateway = start(setup(&origin, "", "mode = \"canary\", share = 1.0, config = { version = \"new\" }"));
     let (file, stable) = (gateway.plugin_file("trial@new"), gateway.plugin_file("trial"));
     wasm::move_over(&wasm::changed(&wasm::guest("trial"), "new"), &file);
     let digest = wasm::digest(&file);
@@ -324,7 +333,7 @@ fn a_command_promotes_a_candidate_and_the_directory_says_so() {
 #[test]
 fn a_command_gives_a_candidate_up_and_keeps_its_file_aside() {
     let origin = Upstream::text("ok");
-    let gateway = setup(&origin, "", "mode = \"canary\", share = 1.0, config = { version = \"new\" }").start();
+    let gateway = start(setup(&origin, "", "mode = \"canary\", share = 1.0, config = { version = \"new\" }"));
     assert_eq!(gateway.get("/").header("x-version"), Some("new"));
     let abandoned = command(&gateway, &["plugin", "abandon", "trial@new", "--json"]);
     assert_eq!(abandoned.code, Some(0), "{}", abandoned.text());
@@ -360,7 +369,7 @@ impl Drop for ReadOnly {
 #[test]
 fn in_a_directory_that_cannot_be_written_promotion_is_refused_and_abandonment_works() {
     let origin = Upstream::text("ok");
-    let gateway = setup(&origin, "", "mode = \"canary\", share = 1.0, config = { version = \"new\" }").start();
+    let gateway = start(setup(&origin, "", "mode = \"canary\", share = 1.0, config = { version = \"new\" }"));
     let directory = ReadOnly::make(gateway.directory().path().join("plugins"));
     // Root writes to read-only directories: a directory in the way of the rename stands for it.
     if !directory.is_effective() {
@@ -377,6 +386,77 @@ fn in_a_directory_that_cannot_be_written_promotion_is_refused_and_abandonment_wo
     assert_eq!(abandoned.code, Some(0), "{}", abandoned.text());
     assert!(abandoned.stderr.contains("tried again after a restart"), "{}", abandoned.text());
     assert_eq!((gateway.get("/").header("x-version"), &candidate(&gateway)["state"]), (Some("old"), &"abandoned".into()));
+}
+
+#[test]
+fn a_candidate_that_takes_long_to_be_configured_holds_up_nothing() {
+    let origin = Upstream::text("ok");
+    let settings = "mode = \"canary\", share = 1.0, config = { version = \"new\", slow = 12_000 }";
+    let gateway = setup(&origin, "", settings).guest("trap", "quarantine = { calls = 10 }").start();
+    let is_preparing = || candidate(&gateway)["state"] == "preparing";
+    assert!(is_preparing(), "the start does not wait for it: {}", candidate(&gateway));
+    assert_eq!(gateway.get("/").header("x-version"), Some("old"), "the policy runs without it");
+    assert!(gateway.command("plugins").stdout.contains("trial@new (canary) preparing"));
+
+    let reloaded = gateway.command("reload");
+    assert_eq!(reloaded.code, Some(0), "{}", reloaded.text());
+    let file = gateway.plugin_file("trap");
+    wasm::move_over(&wasm::changed(&wasm::guest("trap"), "other"), &file);
+    let digest = wasm::digest(&file);
+    eventually(LONG, "another plugin is swapped", || gateway.is_live("trap", &digest));
+    let restored = gateway.command("plugin rollback trap");
+    assert_eq!(restored.code, Some(0), "{}", restored.text());
+    eventually(LONG, "another policy is quarantined", || {
+        let _ = gateway.get("/trap");
+        gateway.plugin("trap")[0]["policies"][0]["health"] != "working"
+    });
+    assert!(is_preparing(), "all of that while it was being configured: {}", candidate(&gateway));
+    eventually(LONG, "it is tried at last", || candidate(&gateway)["state"] == "running");
+}
+
+#[test]
+fn other_terms_for_a_candidate_take_effect_at_once_and_other_settings_when_it_has_them() {
+    let origin = Upstream::text("ok");
+    let settings = "mode = \"canary\", share = 1.0, config = { version = \"new\", slow = 3_000 }";
+    let gateway = start(setup(&origin, "", settings));
+    let before = candidate(&gateway);
+    assert_eq!((&before["state"], gateway.get("/").header("x-version")), (&"running".into(), Some("new")));
+
+    gateway.rewrite(|text| text.replace("share = 1.0", "share = 0.0"));
+    let reloaded = gateway.command("reload");
+    assert_eq!(reloaded.code, Some(0), "{}", reloaded.text());
+    let after = candidate(&gateway);
+    assert_eq!((&after["state"], &after["share"], &after["since"]), (&"running".into(), &0.0.into(), &before["since"]));
+    assert_eq!(gateway.get("/").header("x-version"), Some("old"));
+
+    gateway.rewrite(|text| text.replace("share = 0.0", "share = 1.0").replace("\"new\"", "\"newer\""));
+    eventually(LONG, "it is configured anew", || candidate(&gateway)["state"] == "preparing");
+    // What is being prepared is not what is wanted any more.
+    gateway.rewrite(|text| text.replace("\"newer\"", "\"newest\""));
+    eventually(LONG, "the last settings are tried", || gateway.get("/").header("x-version") != Some("old"));
+    assert_eq!(gateway.get("/").header("x-version"), Some("newest"));
+}
+
+#[test]
+fn a_promotion_that_takes_long_holds_up_nothing() {
+    let origin = Upstream::text("ok");
+    let gateway = start(setup(&origin, "slow = 6_000", "mode = \"shadow\", config = { version = \"new\" }"));
+    wasm::move_over(&wasm::changed(&wasm::guest("trial"), "new"), &gateway.plugin_file("trial@new"));
+    let digest = wasm::digest(&gateway.plugin_file("trial@new"));
+    eventually(LONG, "it is tried", || candidate(&gateway)["digest"] == digest.as_str());
+    std::thread::scope(|scope| {
+        let promote = || scope.spawn(|| command(&gateway, &["plugin", "promote", "trial"]));
+        let mut both = vec![promote(), promote()];
+        eventually(LONG, "one of two promotions is refused", || both.iter().any(std::thread::ScopedJoinHandle::is_finished));
+        let first = both.iter().position(std::thread::ScopedJoinHandle::is_finished).unwrap();
+        let refused = both.remove(first).join().unwrap();
+        assert!(refused.code == Some(1) && refused.stderr.contains("trial@new is being promoted"), "{}", refused.text());
+        assert_eq!(gateway.command("reload").code, Some(0));
+        assert!(!both[0].is_finished(), "the reload did not wait for it");
+        let promoted = both.remove(0).join().unwrap();
+        assert_eq!(promoted.code, Some(0), "{}", promoted.text());
+    });
+    assert!(gateway.is_live("trial", &digest));
 }
 
 #[test]
@@ -400,7 +480,7 @@ fn mistakes_in_a_candidate_are_shown_with_their_place() {
 #[test]
 fn a_shadow_sees_a_body_that_only_it_asked_for_and_streams_stay_streams() {
     let origin = Upstream::scripted(|_| Reply::text("one two"));
-    let gateway = setup(&origin, "", "mode = \"shadow\", config = { version = \"old\", panic_on_body = true }").start();
+    let gateway = start(setup(&origin, "", "mode = \"shadow\", config = { version = \"old\", panic_on_body = true }"));
     let answer = gateway.get("/");
     assert_eq!((answer.status, answer.text().as_str()), (200, "one two"));
     let entries = tried(&gateway, &answer);

@@ -34,7 +34,7 @@ async fn order(state: &State, order: Order, name: String) -> Response {
         Ok(Err(refusal)) => {
             let status = match &refusal {
                 Refusal::Unknown(_) => StatusCode::NOT_FOUND,
-                Refusal::Ambiguous(..) | Refusal::NotLive { .. } | Refusal::Changed(_) => StatusCode::CONFLICT,
+                Refusal::Ambiguous(..) | Refusal::NotLive { .. } | Refusal::Changed(_) | Refusal::Busy(_) => StatusCode::CONFLICT,
                 Refusal::Unfit(_) | Refusal::Directory { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             };
             (status, Json(json!({ "error": refusal.to_string() }))).into_response()

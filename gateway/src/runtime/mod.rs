@@ -1,6 +1,7 @@
 //! The life of the process: [`run`] starts and ends it, [`builder`] turns configuration and plugins into a [`snapshot`], [`worker`]s
 //! serve, [`control`] watches and answers the operator.
 
+pub mod beside;
 pub mod builder;
 pub mod control;
 pub mod descriptors;

@@ -44,6 +44,10 @@ pub struct Running {
 const RECENT: usize = 2_000;
 /// How long the last records may take to be written.
 const FLUSH: Duration = Duration::from_secs(5);
+/// How long a start waits for candidates: those that are ready by then count from the first request on, as before a restart.
+const START_WAIT: Duration = Duration::from_secs(2);
+/// How long a check waits for them; each is bounded by the limits of loading a plugin.
+const CHECK_WAIT: Duration = Duration::from_secs(600);
 
 /// Everything `run` does short of binding, and what is worth a warning.
 ///
@@ -252,7 +256,7 @@ fn build(config: Config, keys: &[TicketKey], last_good: bool) -> Result<(Builder
     let config = Arc::new(config);
     let snapshot = runtime.block_on(async {
         builder.load_plugins(&config, last_good).await;
-        builder.build(Arc::clone(&config)).await
+        builder.build(Arc::clone(&config), if last_good { START_WAIT } else { CHECK_WAIT }).await
     })?;
     Ok((builder, snapshot))
 }

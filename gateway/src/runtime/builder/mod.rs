@@ -5,6 +5,7 @@ mod run;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::server::ProducesTickets;
 use tokio::task::JoinSet;
@@ -82,11 +83,12 @@ impl Builder {
         self.plugins.serve(config);
     }
 
-    /// Everything a configuration needs, or every reason why not.
+    /// Everything a configuration needs, or every reason why not. It waits for candidates for the given time; those that are not ready
+    /// then come later.
     ///
     /// # Errors
     /// All mistakes at once, each with its place.
-    pub async fn build(&mut self, config: Arc<Config>) -> Result<Arc<Snapshot>, Errors> {
+    pub async fn build(&mut self, config: Arc<Config>, candidates: Duration) -> Result<Arc<Snapshot>, Errors> {
         let mut errors = Vec::new();
         let mut countries = None;
         if let Some(geoip) = &config.geoip {
@@ -129,7 +131,8 @@ impl Builder {
                     self.host.countries().replace(countries);
                 }
                 self.plugins.commit(generations, &config);
-                self.trials.refresh(&self.host, &self.plugins, &config).await;
+                self.trials.refresh(&self.host, &self.plugins, &config);
+                self.trials.settle(&self.host, &self.plugins, &config, candidates).await;
                 resolve(&groups).await;
                 Ok(self.snapshot(config, tls, groups))
             }

@@ -1,5 +1,5 @@
-//! The builder's loop: orders, changed files, judged plugins and failing generations, one after the other. A file is judged beside the loop,
-//! so that neither an order nor a quarantine waits for a compiler.
+//! The builder's loop: orders, changed files, judged plugins and failing generations, one after the other. Files are judged and candidates
+//! configured beside the loop, so that neither an order nor a quarantine waits for a compiler.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use crate::runtime::plugins::record::Again;
 use crate::runtime::plugins::rollback::{RollbackError, RolledBack};
 use crate::runtime::plugins::{Outcome, Plugins};
 use crate::runtime::snapshot::Snapshot;
-use crate::runtime::trials::{Done, Order, Refusal};
+use crate::runtime::trials::{Done, Order, Promotion, Refusal};
 
 /// Something the builder shall do.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub async fn run(
 ) {
     let directory = Directory::watch(&builder, &current.config);
     let alarm = builder.host.alarm();
-    let mut state = State { builder, current, files, directory, judging: None, publish, metrics };
+    let mut state = State { builder, current, files, directory, judging: None, promoting: None, publish, metrics };
     state.reconfigured();
     let mut look = tokio::time::interval(LOOK_EVERY);
     let mut judge_at = Instant::now() + JUDGE_EVERY;
@@ -68,7 +68,7 @@ pub async fn run(
                 None | Some(Event::Stop) => return,
                 Some(Event::Reload(reply)) => state.reload(Some(reply)).await,
                 Some(Event::RollBack(name, reply)) => state.roll_back(&name, reply).await,
-                Some(Event::Trial(order, name, reply)) => state.trial(order, &name, reply).await,
+                Some(Event::Trial(order, name, reply)) => state.trial(order, name, reply),
             },
             () = failing => {
                 state.judge_generations().await;
@@ -79,10 +79,24 @@ pub async fn run(
                 judge_at = Instant::now() + JUDGE_EVERY;
             }
             _ = look.tick() => state.look().await,
+            () = state.builder.trials.ready() => state.republish(false),
+            judged = promoted(&mut state.promoting) => state.promoted(judged),
             judged = judged(&mut state.judging), if state.judging.is_some() => state.finish(judged).await,
             change = Directory::change(&mut state.directory), if state.judging.is_none() => state.apply(change).await,
         }
     }
+}
+
+/// A file that is being judged.
+type Judging = Pin<Box<dyn Future<Output = Judged>>>;
+
+/// A candidate that is being proven for the policies of a configuration.
+struct Promoting {
+    name: String,
+    config: Arc<Config>,
+    promotion: Promotion,
+    judging: Judging,
+    reply: oneshot::Sender<Result<Done, Refusal>>,
 }
 
 /// Everything the loop works on.
@@ -91,7 +105,8 @@ struct State<P> {
     current: Arc<Snapshot>,
     files: Watched,
     directory: Option<Directory>,
-    judging: Option<Pin<Box<dyn Future<Output = Judged>>>>,
+    judging: Option<Judging>,
+    promoting: Option<Promoting>,
     publish: P,
     metrics: Arc<Metrics>,
 }
@@ -126,7 +141,14 @@ impl Directory {
     }
 }
 
-async fn judged(judging: &mut Option<Pin<Box<dyn Future<Output = Judged>>>>) -> Judged {
+async fn promoted(promoting: &mut Option<Promoting>) -> Judged {
+    match promoting {
+        Some(promoting) => (&mut promoting.judging).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn judged(judging: &mut Option<Judging>) -> Judged {
     let judged = match judging {
         Some(judging) => judging.await,
         None => std::future::pending().await,
@@ -137,9 +159,9 @@ async fn judged(judging: &mut Option<Pin<Box<dyn Future<Output = Judged>>>>) -> 
 
 impl<P: Fn(&Arc<Snapshot>)> State<P> {
     /// Publishes the same configuration with the plugins as they are now, if chains changed or those of candidates did.
-    async fn republish(&mut self, changed: bool) {
+    fn republish(&mut self, changed: bool) {
         let Builder { trials, host, plugins, .. } = &mut self.builder;
-        if trials.refresh(host, plugins, &self.current.config).await || changed {
+        if trials.refresh(host, plugins, &self.current.config) || changed {
             self.current = self.builder.rebuild(&self.current);
             (self.publish)(&self.current);
         }
@@ -148,10 +170,41 @@ impl<P: Fn(&Arc<Snapshot>)> State<P> {
         }
     }
 
-    async fn trial(&mut self, order: Order, name: &str, reply: oneshot::Sender<Result<Done, Refusal>>) {
-        let done = self.builder.order(order, name, &self.current.config).await;
-        self.republish(done.is_ok()).await;
-        // Whoever asked may have gone.
+    fn trial(&mut self, order: Order, name: String, reply: oneshot::Sender<Result<Done, Refusal>>) {
+        match order {
+            Order::Promote => self.promote(name, reply),
+            Order::Abandon => {
+                let done = self.builder.abandon(&name, &self.current.config);
+                self.republish(done.is_ok());
+                // Whoever asked may have gone.
+                drop(reply.send(done));
+            }
+        }
+    }
+
+    fn promote(&mut self, name: String, reply: oneshot::Sender<Result<Done, Refusal>>) {
+        let config = Arc::clone(&self.current.config);
+        let begun = match &self.promoting {
+            Some(other) => Err(other.promotion.busy()),
+            None => self.builder.promote(&name, &config),
+        };
+        match begun {
+            Ok((promotion, job)) => {
+                let judging = Box::pin(job.judge(self.builder.host()));
+                self.promoting = Some(Promoting { name, config, promotion, judging, reply });
+            }
+            Err(refusal) => drop(reply.send(Err(refusal))),
+        }
+    }
+
+    fn promoted(&mut self, judged: Judged) {
+        let Some(Promoting { name, config, promotion, reply, .. }) = self.promoting.take() else { return };
+        if !Arc::ptr_eq(&config, &self.current.config) {
+            // Judged for policies that may be others now.
+            return self.promote(name, reply);
+        }
+        let done = self.builder.promoted(&promotion, judged, &config);
+        self.republish(done.is_ok());
         drop(reply.send(done));
     }
 
@@ -211,14 +264,14 @@ impl<P: Fn(&Arc<Snapshot>)> State<P> {
         let result = self.builder.plugins.roll_back(name, &self.current.config).await;
         if result.is_ok() {
             self.metrics.plugin_live(name, self.builder.generation + 1);
-            self.republish(true).await;
+            self.republish(true);
         }
         drop(reply.send(result));
     }
 
     async fn judge_generations(&mut self) {
         if self.builder.plugins.look(&self.current.config, std::time::Instant::now()).await {
-            self.republish(true).await;
+            self.republish(true);
         }
     }
 
@@ -238,7 +291,7 @@ impl<P: Fn(&Arc<Snapshot>)> State<P> {
             Change::Removed(name) => self.builder.plugins.removed(&name, &self.current.config),
             Change::Directory(trouble) => self.builder.plugins.status().directory(trouble),
         }
-        self.republish(false).await;
+        self.republish(false);
     }
 
     fn judge(&mut self, job: Job) {
@@ -252,11 +305,11 @@ impl<P: Fn(&Arc<Snapshot>)> State<P> {
         match self.builder.plugins.finish(judged, &self.current.config) {
             Outcome::Live => {
                 self.metrics.plugin_live(&name, self.builder.generation + 1);
-                self.republish(true).await;
+                self.republish(true);
             }
             Outcome::Rejected => {
                 self.metrics.plugin_rejected(&name);
-                self.republish(false).await;
+                self.republish(false);
             }
             Outcome::Again(job) => self.judge(job),
         }
@@ -270,5 +323,5 @@ async fn load(builder: &mut Builder, current: &Snapshot) -> Result<(Arc<Snapshot
         tracing::warn!("server.workers, server.state and server.admin take effect with the next start");
     }
     let files = watched(&config);
-    Ok((builder.build(Arc::new(config)).await?, files))
+    Ok((builder.build(Arc::new(config), Duration::ZERO).await?, files))
 }

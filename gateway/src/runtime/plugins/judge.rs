@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
 use weir_plugins::{Generation, Host, LoadError, Plugin, PolicySpec};
 
 use super::record::{Again, Proof};
 use super::spec::{spec, users};
 use crate::config::Config;
+use crate::runtime::beside::beside;
 use crate::runtime::signing::Asked;
 
 /// A file to be judged, with all that this needs.
@@ -78,17 +78,9 @@ impl Job {
 
     /// Judges it, on a thread of its own: compiling and configuring hold up whoever waits for them.
     pub async fn judge(self, host: Arc<Host>) -> Judged {
-        let (reply, judged) = oneshot::channel();
         let own = self.clone();
-        let run = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-            // Whoever asked may have gone.
-            drop(reply.send(runtime.block_on(own.ready(&host))));
-            Ok::<(), std::io::Error>(())
-        };
-        let started = std::thread::Builder::new().name("weir-judge".to_owned()).spawn(run);
-        let result = match started {
-            Ok(_) => judged.await.unwrap_or_else(|_| Err(Refusal::later("it could not be judged"))),
+        let result = match beside("weir-judge", async move || own.ready(&host).await) {
+            Ok(judged) => judged.await.unwrap_or_else(|_| Err(Refusal::later("it could not be judged"))),
             Err(error) => Err(Refusal::later(&format!("cannot start a thread: {error}"))),
         };
         Judged { job: self, result }

@@ -127,20 +127,22 @@ impl Plugins {
         Some(self.slots.get(name)?.record.refused.as_ref()?.reason.clone())
     }
 
-    /// Judges a `file` that is about to get the `name` of a plugin, with every policy that uses it. Nothing changes before
-    /// [`Plugins::finish`], which has no reason to refuse it then.
+    /// What is to be judged of a `file` that is about to get the `name` of a plugin, with every policy that uses it.
+    #[must_use]
+    pub fn job(&self, name: &str, file: &str, bytes: Vec<u8>, config: &Config) -> Job {
+        let digest = weir_plugins::digest(&bytes);
+        Job::new(name, bytes, digest, self.asked(name, file, config), Some(config))
+    }
+
+    /// Whether such a file was judged well, and its copy kept: [`Plugins::finish`] has no reason to refuse it then. Nothing else changes.
     ///
     /// # Errors
     /// Why it cannot go live.
-    pub async fn judge(&self, name: &str, file: &str, bytes: Vec<u8>, config: &Config) -> Result<Judged, String> {
-        let digest = weir_plugins::digest(&bytes);
-        let asked = self.asked(name, file, config);
-        let judged = Job::new(name, bytes, digest, asked, Some(config)).judge(Arc::clone(&self.host)).await;
+    pub fn fit(&self, judged: &Judged) -> Result<(), String> {
         if let Err(refusal) = &judged.result {
             return Err(refusal.reason.clone());
         }
-        self.store.keep(&judged.job.digest, &judged.job.bytes).map_err(|error| no_copy(&error))?;
-        Ok(judged)
+        self.store.keep(&judged.job.digest, &judged.job.bytes).map_err(|error| no_copy(&error))
     }
 
     /// A file has settled. Answers what is to be judged, if it must be.

@@ -5,5 +5,5 @@
 mod orders;
 mod table;
 
-pub use orders::{Done, Order, Refusal};
+pub use orders::{Done, Order, Promotion, Refusal};
 pub use table::{Row, State, Status, Trials};

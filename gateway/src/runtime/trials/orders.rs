@@ -12,6 +12,7 @@ use weir_plugins::directory;
 use crate::config::Config;
 use crate::runtime::builder::Builder;
 use crate::runtime::plugins::Outcome;
+use crate::runtime::plugins::judge::{Job, Judged};
 
 /// What the operator wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,14 @@ pub struct Done {
     pub version: String,
     /// What the operator should know beside.
     pub note: Option<String>,
+}
+
+impl Promotion {
+    /// The refusal of another one meanwhile.
+    #[must_use]
+    pub fn busy(&self) -> Refusal {
+        Refusal::Busy(self.candidate.clone())
+    }
 }
 
 impl Done {
@@ -74,6 +83,9 @@ pub enum Refusal {
     /// A policy cannot use it.
     #[error("{0}")]
     Unfit(String),
+    /// One promotion after the other.
+    #[error("{0} is being promoted: try again when that is done")]
+    Busy(String),
     /// The directory cannot be changed, and it has to say what runs.
     #[error("cannot rename {from} to {to}: {reason}; do it where the directory is made: what lies there has to be what runs")]
     Directory {
@@ -86,32 +98,45 @@ pub enum Refusal {
     },
 }
 
+/// A promotion under way: the candidate is being proven for every policy that uses the plugin.
+#[derive(Debug)]
+pub struct Promotion {
+    plugin: String,
+    candidate: String,
+    /// Of the candidate when it began.
+    digest: Arc<str>,
+}
+
 impl Builder {
-    /// Carries out an order. A snapshot has to be published afterwards.
+    /// Begins a promotion, which goes on when the file is judged.
     ///
     /// # Errors
     /// Why not; then everything is as it was.
-    pub async fn order(&mut self, order: Order, name: &str, config: &Config) -> Result<Done, Refusal> {
+    pub fn promote(&self, name: &str, config: &Config) -> Result<(Promotion, Job), Refusal> {
         let (plugin, candidate) = resolve(name, config)?;
-        let done = match order {
-            Order::Promote => self.promote(&plugin, &candidate, config).await?,
-            Order::Abandon => self.abandon(&plugin, &candidate, config)?,
-        };
-        let host = self.host();
-        self.trials.refresh(&host, &self.plugins, config).await;
-        Ok(done)
+        let digest = self.on_trial(&plugin, &candidate)?.digest;
+        let bytes = directory::read(&config.server.plugins, &candidate).map_err(|_| Refusal::Changed(candidate.clone()))?;
+        if weir_plugins::digest(&bytes) != *digest {
+            return Err(Refusal::Changed(candidate));
+        }
+        let job = self.plugins.job(&plugin, &candidate, bytes, config);
+        Ok((Promotion { plugin, candidate, digest }, job))
     }
 
-    /// Proves the candidate for every policy that uses the plugin, renames its file over the plugin's, and makes it the plugin.
-    async fn promote(&mut self, plugin: &str, candidate: &str, config: &Config) -> Result<Done, Refusal> {
+    /// Renames the file of a candidate that was judged well over the plugin's, and makes it the plugin. A snapshot has to be published
+    /// afterwards.
+    ///
+    /// # Errors
+    /// Why not; then everything is as it was.
+    pub fn promoted(&mut self, promotion: &Promotion, judged: Judged, config: &Config) -> Result<Done, Refusal> {
+        let Promotion { plugin, candidate, digest } = promotion;
+        self.plugins.fit(&judged).map_err(Refusal::Unfit)?;
         let mut done = self.on_trial(plugin, candidate)?;
+        if done.digest != *digest {
+            return Err(Refusal::Changed(candidate.clone()));
+        }
         let plugins = &config.server.plugins;
         let from = file(plugins, candidate);
-        let bytes = directory::read(plugins, candidate).map_err(|_| Refusal::Changed(candidate.to_owned()))?;
-        if weir_plugins::digest(&bytes) != *done.digest {
-            return Err(Refusal::Changed(candidate.to_owned()));
-        }
-        let judged = self.plugins.judge(plugin, candidate, bytes, config).await.map_err(Refusal::Unfit)?;
         let to = file(plugins, plugin);
         rename(&from, &to)?;
         if let Err(error) = move_signature(plugins, candidate, plugin) {
@@ -125,15 +150,20 @@ impl Builder {
         }
         self.plugins.removed(candidate, config);
         let configured = config.policies.values().filter_map(|policy| policy.candidate.as_ref());
-        if configured.filter(|tried| tried.plugin == candidate).any(|tried| tried.config.is_some()) {
+        if configured.filter(|tried| tried.plugin == *candidate).any(|tried| tried.config.is_some()) {
             done.note = Some("the candidate was tried with settings of its own; now the policy's own `config` counts".to_owned());
         }
         tracing::info!(plugin, candidate, version = done.version, digest = &*done.digest, "the candidate is the plugin now");
         Ok(done)
     }
 
-    /// Puts the candidate's file aside. It stops whether or not that works.
-    fn abandon(&mut self, plugin: &str, candidate: &str, config: &Config) -> Result<Done, Refusal> {
+    /// Puts the candidate's file aside. It stops whether or not that works. A snapshot has to be published afterwards.
+    ///
+    /// # Errors
+    /// Why not; then everything is as it was.
+    pub fn abandon(&mut self, name: &str, config: &Config) -> Result<Done, Refusal> {
+        let (plugin, candidate) = resolve(name, config)?;
+        let (plugin, candidate) = (&*plugin, &*candidate);
         let mut done = self.on_trial(plugin, candidate)?;
         let from = file(&config.server.plugins, candidate);
         match rename(&from, &from.with_extension("wasm.abandoned")) {

@@ -1,11 +1,17 @@
-//! The table of candidates. Only the builder changes it.
+//! The table of candidates. Only the builder changes it, and it waits for none: a candidate is configured beside the builder's loop, one
+//! after the other, and is tried when it is ready.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use weir_plugins::{Candidate, Generation, Host, Plugin, PolicySpec, Trial, TrialMode};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use weir_plugins::{Candidate, Generation, Host, LoadError, Plugin, PolicySpec, Trial, TrialMode};
 
 use crate::config::{self, Config, Policy};
+use crate::runtime::beside::beside;
 use crate::runtime::plugins::{Plugins, spec};
 
 /// The candidates of a configuration's policies.
@@ -15,7 +21,21 @@ pub struct Trials {
     states: HashMap<Arc<str>, (Asked, State)>,
     /// Digests that the operator gave up, by file: they are tried again when the file changes.
     abandoned: HashMap<String, Arc<str>>,
+    /// The one that is being prepared.
+    preparing: Option<Preparing>,
+    /// What came of the last one.
+    prepared: Option<(Arc<str>, Asked, State)>,
     status: Arc<Status>,
+}
+
+type Prepared = Result<Arc<Generation>, LoadError>;
+
+/// A candidate on its way.
+#[derive(Debug)]
+struct Preparing {
+    policy: Arc<str>,
+    asked: Asked,
+    result: oneshot::Receiver<Prepared>,
 }
 
 /// What a state was made from: the same question has the same answer.
@@ -36,6 +56,8 @@ struct Asked {
 pub enum State {
     /// It is tried.
     Running(Arc<Candidate>),
+    /// It is being configured for the policy.
+    Preparing,
     /// There is no such file.
     Missing,
     /// The file, or the policy's use of it, was refused.
@@ -51,6 +73,7 @@ impl State {
         match self {
             Self::Running(candidate) if candidate.record.is_suspended() => "suspended",
             Self::Running(_) => "running",
+            Self::Preparing => "preparing",
             Self::Missing => "missing",
             Self::Refused(_) => "refused",
             Self::Abandoned => "abandoned",
@@ -65,6 +88,7 @@ impl State {
                 Some("it failed too often: replace its file to try again".to_owned())
             }
             Self::Running(_) => None,
+            Self::Preparing => Some("it is being configured, and tried when that is done".to_owned()),
             Self::Missing => Some("there is no such file in the plugin directory".to_owned()),
             Self::Refused(reason) => Some(reason.clone()),
             Self::Abandoned => Some("given up by the operator: replace its file to try again".to_owned()),
@@ -113,21 +137,25 @@ impl Trials {
         }
     }
 
-    /// Brings the candidates in line with the configuration and the plugins that are live. Answers whether chains have to be built anew.
-    pub async fn refresh(&mut self, host: &Host, plugins: &Plugins, config: &Config) -> bool {
+    /// Brings the candidates in line with the configuration and the plugins that are live, as far as that takes no time; what does is begun.
+    /// Answers whether chains have to be built anew.
+    pub fn refresh(&mut self, host: &Arc<Host>, plugins: &Plugins, config: &Config) -> bool {
         let mut states = HashMap::new();
         let mut rows = Vec::new();
         let mut changed = false;
+        let mut prepared = self.prepared.take();
         let tried = config.policies.values().filter(|policy| policy.mode != config::Mode::Off);
         for (policy, candidate) in tried.filter_map(|policy| Some((policy, policy.candidate.as_ref()?))) {
             let live = plugins.live(&candidate.plugin);
             let asked = self.asked(plugins, config, policy, candidate, live);
             let known = self.states.remove(&policy.name);
+            // Otherwise the question has changed meanwhile, and this is no answer to it.
+            let ready = prepared.take_if(|(of, question, _)| *of == policy.name && *question == asked);
             let was_running = matches!(&known, Some((_, State::Running(_))));
             let state = match known {
-                Some((before, state)) if before == asked => state,
-                _ => {
-                    let state = answer(host, &asked, live).await;
+                Some((before, state)) if before == asked && ready.is_none() => state,
+                known => {
+                    let state = ready.map_or_else(|| answer(&asked, live, known.map(|(_, state)| state)), |(.., state)| state);
                     tell(policy, candidate, &state);
                     changed |= was_running || matches!(state, State::Running(_));
                     state
@@ -144,7 +172,44 @@ impl Trials {
         changed |= self.states.values().any(|(_, state)| matches!(state, State::Running(_)));
         self.states = states;
         *self.status.0.lock().unwrap_or_else(PoisonError::into_inner) = rows;
+        self.prepare_next(host, plugins);
         changed
+    }
+
+    /// Begins to prepare one of those that wait for it, unless one is being prepared.
+    fn prepare_next(&mut self, host: &Arc<Host>, plugins: &Plugins) {
+        if self.preparing.is_some() {
+            return;
+        }
+        let waiting = self.states.iter().filter(|(_, (_, state))| matches!(state, State::Preparing));
+        let next = waiting.filter_map(|(policy, (asked, _))| Some((policy, asked, plugins.live(&asked.spec.plugin)?)));
+        let Some((policy, asked, plugin)) = next.min_by_key(|(policy, ..)| Arc::clone(policy)) else { return };
+        let (host, plugin, own) = (Arc::clone(host), Arc::clone(plugin), asked.clone());
+        let result = beside("weir-candidate", async move || host.prepare(&own.spec, &plugin, own.countries).await);
+        // Without a thread the result is that there is none.
+        let result = result.unwrap_or_else(|_| oneshot::channel().1);
+        self.preparing = Some(Preparing { policy: Arc::clone(policy), asked: asked.clone(), result });
+    }
+
+    /// Waits until a candidate is ready, or known to be unfit; for ever when none is on its way. Call [`Trials::refresh`] then.
+    pub async fn ready(&mut self) {
+        let Some(preparing) = &mut self.preparing else { return std::future::pending().await };
+        let result = (&mut preparing.result).await;
+        let Some(Preparing { policy, asked, .. }) = self.preparing.take() else { return };
+        let state = match result {
+            Ok(Ok(generation)) => State::Running(Arc::new(Candidate::new(generation, asked.trial))),
+            Ok(Err(error)) => State::Refused(error.to_string()),
+            Err(_) => State::Refused("it could not be prepared; replace its file to try again".to_owned()),
+        };
+        self.prepared = Some((policy, asked, state));
+    }
+
+    /// Waits until none is on its way, at most for this time.
+    pub async fn settle(&mut self, host: &Arc<Host>, plugins: &Plugins, config: &Config, wait: Duration) {
+        let until = Instant::now() + wait;
+        while self.preparing.is_some() && tokio::time::timeout_at(until, self.ready()).await.is_ok() {
+            self.refresh(host, plugins, config);
+        }
     }
 
     fn asked(
@@ -200,15 +265,22 @@ impl Trials {
     }
 }
 
-async fn answer(host: &Host, asked: &Asked, live: Option<&Arc<Plugin>>) -> State {
-    match live {
-        _ if asked.abandoned => State::Abandoned,
-        Some(_) if asked.untrusted.is_some() => State::Refused(asked.untrusted.clone().unwrap_or_default()),
-        Some(plugin) => match host.prepare(&asked.spec, plugin, asked.countries).await {
-            Ok(generation) => State::Running(Arc::new(Candidate::new(generation, asked.trial))),
-            Err(error) => State::Refused(error.to_string()),
-        },
-        None => asked.refused.clone().map_or(State::Missing, State::Refused),
+/// What can be said at once. `before` is what was said to another question.
+fn answer(asked: &Asked, live: Option<&Arc<Plugin>>, before: Option<State>) -> State {
+    let Some(plugin) = live else { return asked.refused.clone().map_or(State::Missing, State::Refused) };
+    if asked.abandoned {
+        return State::Abandoned;
+    }
+    if let Some(reason) = &asked.untrusted {
+        return State::Refused(reason.clone());
+    }
+    let Some(State::Running(running)) = before else { return State::Preparing };
+    let key = Generation::key(&asked.spec, plugin);
+    match running.generation.own_key() == key {
+        true if running.is(key, asked.trial) => State::Running(running),
+        // The same version on other terms.
+        true => State::Running(Arc::new(Candidate::new(Arc::clone(&running.generation), asked.trial))),
+        false => State::Preparing,
     }
 }
 
@@ -219,6 +291,9 @@ fn tell(policy: &Policy, candidate: &config::Candidate, state: &State) {
             let generation: &Generation = &running.generation;
             let (version, digest) = (generation.plugin.version(), &*generation.plugin.digest);
             tracing::info!(policy, plugin, version, digest, mode = running.trial.mode.name(), share, "the candidate is tried");
+        }
+        (State::Preparing, _) => {
+            tracing::info!(policy, plugin, "the candidate is being configured, the policy runs without it until that is done");
         }
         (_, reason) => {
             let reason = reason.unwrap_or_default();
