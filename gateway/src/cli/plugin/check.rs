@@ -152,8 +152,13 @@ fn contract(interface: &Interface, error: Option<&LoadError>) -> Row {
 }
 
 fn imports(interface: &Interface) -> Row {
-    let own =
-        |name: &String| name.strip_prefix("weir:policy/")?.split('@').next().filter(|name| *name != "types").map(str::to_owned);
+    let own = |name: &String| {
+        name.strip_prefix("weir:policy/")?
+            .split('@')
+            .next()
+            .filter(|name| !matches!(*name, "types" | "current"))
+            .map(str::to_owned)
+    };
     let mut capabilities: Vec<String> = interface.imports.iter().filter_map(own).collect();
     let list = if capabilities.is_empty() { "no capability".to_owned() } else { capabilities.join(", ") };
     for name in &mut capabilities {
