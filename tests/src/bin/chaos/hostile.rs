@@ -10,6 +10,7 @@ use weir_tests::open_loop::{OpenLoop, Outcome, Plan, Seen, Summary};
 use weir_tests::process::{Process, ProcessError};
 use weir_tests::{Connection, Request, Scratch, sockets, wasm};
 
+use crate::bearable::bearable;
 use crate::error::Error;
 use crate::options::Options;
 use crate::report::{Goal, Value};
@@ -26,8 +27,6 @@ const STRETCH: Duration = Duration::from_secs(1);
 const ROUNDS: usize = 6;
 /// The same for a first look.
 const QUICK_ROUNDS: usize = 2;
-/// Half of all requests may take so long where they do not queue up.
-const BEARABLE: Duration = Duration::from_millis(2);
 /// Requests that do harm: one in so many.
 const HARMFUL: u32 = 100;
 const QUIET: &str = "quiet.test";
@@ -82,7 +81,7 @@ pub(crate) const R3: [(&str, Goal); 20] = [
 pub(crate) fn r3(_: Kind, program: &Path, options: &Options) -> Result<Vec<Value>, Error> {
     let (rate, rounds) = if options.quick { (QUICK_RATE, QUICK_ROUNDS) } else { (RATE, ROUNDS) };
     let stage = Stage::set(program)?;
-    let rate = stage.bearable(rate);
+    let rate = bearable(rate, |rate| stage.others(rate).finish());
     let mut values = Vec::new();
     let mut all_quiet = Vec::new();
     for harm in &HARMS {
@@ -146,19 +145,6 @@ impl Stage {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
-    }
-
-    /// The rate, or half of it, and again, until requests do not queue up on this machine.
-    fn bearable(&self, rate: u32) -> u32 {
-        let mut rate = rate;
-        loop {
-            let p50 = Summary::of(&self.others(rate).finish()).p50;
-            if p50 < BEARABLE || rate < 200 {
-                return rate;
-            }
-            say(&format!("  {rate} requests a second are too many here (p50 {p50:?})"));
-            rate /= 2;
-        }
     }
 
     /// Requests that harm nobody.

@@ -5,10 +5,11 @@
 //!
 //! | to read | see |
 //! |---|---|
-//! | what happens, per figure | `failover`, `reload`, `smuggling`, `hostile` |
+//! | what happens, per figure | `failover`, `reload`, `smuggling`, `hostile`, `swaps` |
 //! | hours of change in minutes | `soak` |
-//! | who is on the stage, and how it is set up | `stage`, `configs`, `sessions` |
+//! | who is on the stage, and how it is set up | `stage`, `configs`, `sessions`, `bearable` |
 
+mod bearable;
 mod configs;
 mod error;
 mod failover;
@@ -20,6 +21,7 @@ mod sessions;
 mod smuggling;
 mod soak;
 mod stage;
+mod swaps;
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -79,7 +81,7 @@ struct Figure {
     alone: bool,
 }
 
-const FIGURES: [Figure; 7] = [
+const FIGURES: [Figure; 8] = [
     Figure { id: "F1", title: "kill -9 and restart of the primary", rows: &failover::F1, play: failover::f1, alone: false },
     Figure { id: "F2", title: "a black-holed primary", rows: &failover::F2, play: failover::f2, alone: false },
     Figure { id: "F3", title: "all upstreams down", rows: &failover::F3, play: failover::f3, alone: false },
@@ -87,6 +89,7 @@ const FIGURES: [Figure; 7] = [
     Figure { id: "R1", title: "binary upgrades", rows: &reload::UPGRADE, play: reload::upgrade, alone: false },
     Figure { id: "R2", title: "malformed and smuggled requests", rows: &smuggling::R2, play: smuggling::r2, alone: false },
     Figure { id: "R3", title: "policies that misbehave", rows: &hostile::R3, play: hostile::r3, alone: true },
+    Figure { id: "P8", title: "new builds of a plugin", rows: &swaps::P8, play: swaps::p8, alone: true },
 ];
 
 fn figures(options: &Options) -> ExitCode {

@@ -16,9 +16,9 @@ usage: chaos [--only FIGURE]... [--proxy NAME]... [--quick] [--json]
        chaos upstream --listen ADDRESS [--journal FILE] [--fault NAME[/N]] [--delay-ms N]
 
   --only FIGURE  F1 (kill -9), F2 (black hole), F3 (all down), R1 (reloads and upgrades), R2 (smuggled requests),
-                 R3 (policies that misbehave)
+                 R3 (policies that misbehave), P8 (new builds of a plugin)
   --proxy NAME   weir, nginx or haproxy
-  --quick        fewer kills, reloads and upgrades
+  --quick        fewer kills, reloads, upgrades and swaps
   --json         one JSON object instead of a table
   soak           hours of change in minutes: memory and descriptors must stay flat, nothing may be lost
   --seconds N    its length (default SOAK_SECONDS, else 600)
@@ -26,7 +26,8 @@ usage: chaos [--only FIGURE]... [--proxy NAME]... [--quick] [--json]
 
 environment:
   WEIR_BIN       the gateway (default target/release/weir)
-  WEIR_GUESTS    directory of noop.wasm and hostile.wasm (default target/guests)";
+  WEIR_GUESTS    directory of noop.wasm and hostile.wasm (default target/guests)
+  WEIR_POLICIES  directory of ips.wasm and agent-acl.wasm (default target/policies)";
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,7 +91,7 @@ impl fmt::Display for Usage {
 }
 
 /// The figures.
-pub(crate) const FIGURES: [&str; 6] = ["F1", "F2", "F3", "R1", "R2", "R3"];
+pub(crate) const FIGURES: [&str; 7] = ["F1", "F2", "F3", "R1", "R2", "R3", "P8"];
 const PROXIES: [&str; 3] = ["weir", "nginx", "haproxy"];
 const SOAK: u64 = 600;
 
