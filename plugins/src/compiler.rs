@@ -8,16 +8,20 @@ use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
 use rustix::fs::MemfdFlags;
-use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::engine::Grade;
 use crate::error::LoadError;
+use crate::priority::stand_back;
 
 /// The command by which a program that serves as compiler is told to be one: it then calls [`serve`] with what follows.
 pub const ARGUMENT: &str = "compile-plugin";
@@ -26,8 +30,16 @@ pub const ARGUMENT: &str = "compile-plugin";
 const MAX_TIME: Duration = Duration::from_secs(120);
 /// The largest plugins need about one.
 const MAX_MEMORY: u64 = 2 << 30;
-/// How often the process is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// How often it is looked at what the process uses.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// A process that stands back is given so long to show that processors are free, and again after that to keep showing it.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// It has to get at least one in so many of a processor's time.
+const SHARE: u32 = 2;
+/// While nothing was free so long ago, the next process does not stand back.
+const BUSY_FOR: Duration = Duration::from_secs(10);
+/// The unit of `/proc/PID/stat`: `USER_HZ`, which Linux fixes at 100 per second on every architecture that Rust builds for.
+const TICK: Duration = Duration::from_millis(10);
 /// What the process says that is passed on.
 const MAX_MESSAGE: u64 = 4 * 1024;
 /// So many notes are kept of what was compiled.
@@ -47,13 +59,35 @@ pub(crate) struct Compiler {
     notes: PathBuf,
     max_time: Duration,
     max_memory: u64,
+    /// When a process last stood back in vain.
+    busy: Mutex<Option<Instant>>,
+}
+
+/// What the other process takes of the processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// What nobody else wants: requests do not notice it.
+    StandingBack,
+    /// Its share, though a smaller one than workers: a plugin must come to life on a machine that has nothing to spare, too.
+    Pressing,
+}
+
+impl Pace {
+    /// The word for the other process.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::StandingBack => "standing-back",
+            Self::Pressing => "pressing",
+        }
+    }
 }
 
 impl Compiler {
     /// This program, for an engine with so much address space for each memory.
     pub(crate) fn new(program: &Path, cache: &Path, reservation: u64) -> Self {
         let arguments = vec![ARGUMENT.to_owned(), cache.display().to_string(), reservation.to_string()];
-        Self { program: program.to_owned(), arguments, notes: cache.join("notes"), max_time: MAX_TIME, max_memory: MAX_MEMORY }
+        let (max_time, max_memory) = (MAX_TIME, MAX_MEMORY);
+        Self { program: program.to_owned(), arguments, notes: cache.join("notes"), max_time, max_memory, busy: Mutex::default() }
     }
 
     /// Has a component compiled, unless it was before: this engine finds its compiled form in the cache then. Takes as long as that
@@ -71,6 +105,7 @@ impl Compiler {
                 Ok(())
             }
             Err(Failed::Plugin(reason)) => Err(LoadError::Compile(reason)),
+            Err(Failed::Slow) => Err(LoadError::Compile(format!("takes more than {:?} to compile", self.max_time))),
             Err(Failed::System(reason)) => {
                 tracing::warn!("plugins are compiled in this process, no other can be had: {reason}");
                 Ok(())
@@ -79,8 +114,26 @@ impl Compiler {
     }
 
     fn compile(&self, grade: Grade, component: &[u8]) -> Result<(), Failed> {
-        let mut child = self.start(grade, component).map_err(|error| Failed::System(error.to_string()))?;
-        let ended = self.wait(&mut child);
+        if self.was_busy() {
+            return self.compile_at(Pace::Pressing, grade, component);
+        }
+        match self.compile_at(Pace::StandingBack, grade, component) {
+            Err(Failed::Slow) => {
+                *self.busy.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                self.compile_at(Pace::Pressing, grade, component)
+            }
+            ended => ended,
+        }
+    }
+
+    fn was_busy(&self) -> bool {
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.is_some_and(|since| since.elapsed() < BUSY_FOR)
+    }
+
+    fn compile_at(&self, pace: Pace, grade: Grade, component: &[u8]) -> Result<(), Failed> {
+        let mut child = self.start(pace, grade, component).map_err(|error| Failed::System(error.to_string()))?;
+        let ended = self.wait(&mut child, pace);
         if ended.is_err() {
             drop(child.kill());
             drop(child.wait());
@@ -102,7 +155,7 @@ impl Compiler {
         }
     }
 
-    fn start(&self, grade: Grade, component: &[u8]) -> std::io::Result<Child> {
+    fn start(&self, pace: Pace, grade: Grade, component: &[u8]) -> std::io::Result<Child> {
         // A file has no end that somebody must read.
         let mut input = File::from(rustix::fs::memfd_create("component", MemfdFlags::CLOEXEC)?);
         input.write_all(component)?;
@@ -110,7 +163,7 @@ impl Compiler {
         let mut command = Command::new(&self.program);
         command
             .args(&self.arguments)
-            .arg(grade.name())
+            .args([grade.name(), pace.name()])
             .env_clear()
             .stdin(input)
             .stdout(Stdio::null())
@@ -119,21 +172,25 @@ impl Compiler {
     }
 
     /// Waits for the end of the process, within its limits.
-    fn wait(&self, child: &mut Child) -> Result<std::process::ExitStatus, Failed> {
-        let until = Instant::now() + self.max_time;
+    fn wait(&self, child: &mut Child, pace: Pace) -> Result<ExitStatus, Failed> {
+        let started = Instant::now();
+        // Told of its end at once, where the system can tell; else it is asked now and then.
+        let end = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).ok();
         loop {
             match child.try_wait() {
                 Ok(Some(status)) => return Ok(status),
                 Ok(None) => {}
                 Err(error) => return Err(Failed::System(error.to_string())),
             }
-            if Instant::now() >= until {
-                return Err(Failed::Plugin(format!("takes more than {:?} to compile", self.max_time)));
+            let so_far = started.elapsed();
+            let starved = pace == Pace::StandingBack && is_starved(processor_time(child.id()), so_far);
+            if starved || so_far >= self.max_time {
+                return Err(Failed::Slow);
             }
             if resident(child.id()).is_some_and(|bytes| bytes > self.max_memory) {
                 return Err(Failed::Plugin(format!("needs more than {} MiB of memory to compile", self.max_memory >> 20)));
             }
-            std::thread::sleep(LOOK_EVERY);
+            pause(end.as_ref());
         }
     }
 
@@ -152,6 +209,33 @@ enum Failed {
     Plugin(String),
     /// For what the machine is.
     System(String),
+    /// It takes too long, or nothing was left for it to begin with.
+    Slow,
+}
+
+/// Whether a process that stands back gets next to nothing: `used` is what it had of the processors since it began.
+fn is_starved(used: Option<Duration>, so_far: Duration) -> bool {
+    so_far >= PATIENCE && used.is_some_and(|used| used < so_far / SHARE)
+}
+
+/// Until the process has ended, or for a moment.
+fn pause(end: Option<&OwnedFd>) {
+    let waited = end.map(|end| {
+        let moment = Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK_EVERY.subsec_nanos()) };
+        poll(&mut [PollFd::new(end, PollFlags::IN)], Some(&moment))
+    });
+    if waited.is_none_or(|waited| waited.is_err()) {
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// User and system time of a process.
+fn processor_time(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The 14th and the 15th field; the second is the program's name in parentheses and may hold anything.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index)?.parse::<u32>().ok();
+    Some(TICK * ticks(11)?.saturating_add(ticks(12)?))
 }
 
 /// The same component for the same engine has the same note.
@@ -173,8 +257,6 @@ fn resident(pid: u32) -> Option<u64> {
 pub fn serve(arguments: &[String]) -> ExitCode {
     // Whoever wanted it has gone: nobody else would end it.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    // Workers that share the processors come first.
-    let _ = rustix::process::nice(2);
     match compile_input(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, message)) => {
@@ -186,7 +268,13 @@ pub fn serve(arguments: &[String]) -> ExitCode {
 
 fn compile_input(arguments: &[String]) -> Result<(), (u8, String)> {
     let system = |message: String| (1, message);
-    let [cache, reservation, grade] = arguments else { return Err(system("expected: CACHE RESERVATION GRADE".to_owned())) };
+    let [cache, reservation, grade, pace] = arguments else {
+        return Err(system("expected: CACHE RESERVATION GRADE PACE".to_owned()));
+    };
+    // Workers that share the processors come first.
+    if pace != Pace::StandingBack.name() || stand_back().is_err() {
+        let _ = rustix::process::nice(2);
+    }
     let reservation: u64 = reservation.parse().map_err(|_| system("RESERVATION is no number".to_owned()))?;
     let mut component = Vec::new();
     std::io::stdin().read_to_end(&mut component).map_err(|error| system(error.to_string()))?;
@@ -226,7 +314,8 @@ mod tests {
     fn shell(script: &str) -> Compiler {
         let arguments = ["-c", script].map(str::to_owned).to_vec();
         let (max_time, max_memory) = (Duration::from_secs(30), 64 << 20);
-        Compiler { program: "/bin/sh".into(), arguments, notes: "/nonexistent".into(), max_time, max_memory }
+        let busy = Mutex::default();
+        Compiler { program: "/bin/sh".into(), arguments, notes: "/nonexistent".into(), max_time, max_memory, busy }
     }
 
     #[test]
@@ -246,9 +335,45 @@ mod tests {
     }
 
     #[test]
+    fn what_gets_next_to_nothing_is_starved_once_it_had_the_time_to_show() {
+        let millis = Duration::from_millis;
+        let cases =
+            [(0, 100, false), (0, 200, true), (99, 200, true), (100, 200, false), (400, 1_000, true), (600, 1_000, false)];
+        for (used, so_far, starved) in cases {
+            assert_eq!(is_starved(Some(millis(used)), millis(so_far)), starved, "{used} of {so_far} ms");
+        }
+        assert!(!is_starved(None, Duration::from_secs(60)), "where the system does not say");
+    }
+
+    #[test]
+    fn where_nothing_is_left_the_compiler_takes_its_share() {
+        // Stands back and waits, as if it got no processor; else it is done at once. The shell has `-c`, so `$0` is the grade.
+        let compiler = shell("test $1 = pressing || exec sleep 600");
+        let started = Instant::now();
+        assert_eq!(compiler.compile(Grade::Serving, b""), Ok(()));
+        assert!(started.elapsed() >= PATIENCE, "it was given the time to show");
+        assert!(compiler.was_busy());
+        let again = shell("test $1 = pressing || { sleep 600; exit 7; }");
+        *again.busy.lock().unwrap() = Some(Instant::now());
+        let started = Instant::now();
+        assert_eq!(again.compile(Grade::Draft, b""), Ok(()));
+        assert!(started.elapsed() < Duration::from_secs(600), "the next one does not wait for what is not there");
+    }
+
+    #[test]
+    fn the_time_of_a_process_is_read() {
+        let busy = std::process::id();
+        let until = Instant::now() + Duration::from_secs(60);
+        while processor_time(busy).unwrap() < TICK {
+            assert!(Instant::now() < until, "this process computes");
+        }
+        assert_eq!(processor_time(u32::MAX), None);
+    }
+
+    #[test]
     fn time_and_memory_are_bounded() {
         let hasty = Compiler { max_time: Duration::from_millis(100), ..shell("exec sleep 600") };
-        assert_eq!(hasty.compile(Grade::Serving, b""), Err(Failed::Plugin("takes more than 100ms to compile".to_owned())));
+        assert_eq!(hasty.compile(Grade::Serving, b""), Err(Failed::Slow));
         // Keeps the last line, and there is only one.
         let greedy = shell("exec tail /dev/zero");
         assert_eq!(

@@ -40,6 +40,7 @@ mod load;
 mod manifest;
 mod per_worker;
 mod pool;
+mod priority;
 mod reaper;
 pub mod rehearsal;
 mod response_when;

@@ -1,4 +1,4 @@
-//! The one unsafe line of the project: mapping a private, unlinked file into memory.
+//! One of the two unsafe lines of the project: mapping a private, unlinked file into memory.
 #![allow(unsafe_code)]
 
 use std::fs::OpenOptions;
