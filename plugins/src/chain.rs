@@ -205,6 +205,25 @@ impl Chain {
     }
 
     async fn forward(&self, slot: &mut Slot, phase: Phase, body: Option<(&[u8], bool)>) -> Verdict {
+        if self.candidates.is_some() || body.is_some() {
+            return Box::pin(self.forward_with(slot, phase, body)).await;
+        }
+        let mut clock = Instant::now();
+        for (index, policy) in self.policies.iter().enumerate() {
+            if !policy.wants(phase) {
+                continue;
+            }
+            match ask(policy, index, slot, phase, None, &mut clock).await {
+                Step::Next => {}
+                Step::Accept => return Verdict::Continue,
+                Step::Stop(verdict) => return verdict,
+            }
+        }
+        Verdict::Continue
+    }
+
+    /// The same with a body, or where policies have candidates.
+    async fn forward_with(&self, slot: &mut Slot, phase: Phase, body: Option<(&[u8], bool)>) -> Verdict {
         let mut clock = Instant::now();
         for (index, policy) in self.policies.iter().enumerate() {
             let pair = self.pair(index, policy);
@@ -278,6 +297,11 @@ pub(crate) fn conclude(
     tried: Option<Tried>,
     clock: &mut Instant,
 ) -> Step {
+    // Nearly always.
+    if let Ok(Answer::Next) = called {
+        note_word(policy, slot, phase, clock, VerdictKind::Next, tried);
+        return Step::Next;
+    }
     let noted = match &called {
         Err(error) => policy.failed(error),
         Ok(answer) => Noted::of(answer),
@@ -483,9 +507,26 @@ impl Generation {
 
 /// Counts a call that began at `clock` and adds it to the decisions. Sets the clock to the time at which it had ended.
 pub(crate) fn note(policy: &Generation, slot: &mut Slot, phase: Phase, clock: &mut Instant, noted: Noted, tried: Option<Tried>) {
+    let known = slot.as_deref().map_or(0, |exchange| exchange.decisions.len());
+    note_word(policy, slot, phase, clock, noted.kind, tried);
+    if let Some(decision) = slot.as_deref_mut().and_then(|exchange| exchange.decisions.get_mut(known)) {
+        decision.rule = noted.rule;
+        decision.reason = noted.reason;
+    }
+}
+
+/// The same, of what needs no more words.
+fn note_word(
+    policy: &Generation,
+    slot: &mut Slot,
+    phase: Phase,
+    clock: &mut Instant,
+    verdict: VerdictKind,
+    tried: Option<Tried>,
+) {
     let started = std::mem::replace(clock, Instant::now());
     let elapsed = clock.duration_since(started);
-    policy.stats.record(noted.kind, elapsed);
+    policy.stats.record(verdict, elapsed);
     let Some(exchange) = slot else { return };
     if exchange.decisions.len() >= MAX_DECISIONS {
         exchange.dropped += 1;
@@ -494,9 +535,9 @@ pub(crate) fn note(policy: &Generation, slot: &mut Slot, phase: Phase, clock: &m
     exchange.decisions.push(Decision {
         version: Arc::clone(&policy.version),
         phase,
-        verdict: noted.kind,
-        rule: noted.rule,
-        reason: noted.reason,
+        verdict,
+        rule: String::new(),
+        reason: String::new(),
         mode: policy.spec.mode,
         tried,
         started,
