@@ -58,6 +58,7 @@ impl<'a> Lent<'a> {
         // The first tick may come at once: one more than the budget is what "at least the budget" takes.
         state.ticks_left = budget.ticks.saturating_mul(SLICES).saturating_add(1);
         state.out_of_time = false;
+        state.computes = false;
         state.wall_until = budget.started + budget.wall;
         state.out_of_wall = false;
         state.last_error = None;

@@ -1,6 +1,7 @@
-//! The clock of CPU deadlines: it ticks fast while a guest is seen running, slower while guests are called, and hardly at all otherwise.
+//! The clock of CPU deadlines: it ticks fast while a guest computes, slower while guests run and are called, and hardly at all otherwise.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::Duration;
@@ -9,12 +10,17 @@ use wasmtime::Engine;
 
 use crate::per_worker::{Counter, PerWorker};
 
-/// A tick while a guest is running: the grain of CPU deadlines, and how long one that computes keeps its worker's other connections
-/// waiting. Most calls are over long before the first.
-const SLICE: Duration = Duration::from_micros(250);
+/// A tick while a guest computes: the grain of CPU deadlines, and how long it keeps its worker's other connections waiting.
+const SLICE: Duration = Duration::from_micros(125);
 
 /// Slices in a millisecond of CPU time.
-pub(crate) const SLICES: u64 = 4;
+pub(crate) const SLICES: u64 = 8;
+
+/// A guest computes that met one of the last so many ticks: it may wait for its turn meanwhile.
+const PATIENCE: u32 = 8;
+
+/// A tick while a guest is running that does not compute yet: most calls are over long before, or wait for the host.
+const WATCH: Duration = Duration::from_micros(250);
 
 /// A tick while guests were called since the last one, and none runs. The next guest may run for so long before its first tick.
 const TICK: Duration = Duration::from_micros(500);
@@ -37,6 +43,23 @@ struct Calls {
     ended: Counter,
 }
 
+/// Ticks that guests met, of all clocks of the process.
+static MET: AtomicU64 = AtomicU64::new(0);
+
+/// Notes that a guest met a tick.
+pub(crate) fn met() {
+    MET.fetch_add(1, Ordering::Relaxed);
+}
+
+/// What the clock saw at its last tick.
+#[derive(Debug, Default)]
+struct Seen {
+    begun: u64,
+    met: u64,
+    /// Ticks since a guest met one.
+    unmet: u32,
+}
+
 /// A running call, until it is dropped.
 pub(crate) struct Call<'a>(&'a Clock);
 
@@ -50,15 +73,17 @@ impl Clock {
         let clock = Arc::new(Self::new(workers));
         let ([weak, draft], own) = (engines.map(Engine::weak), Arc::clone(&clock));
         let run = move || {
-            let mut seen = 0;
+            let mut seen = Seen { unmet: PATIENCE, ..Seen::default() };
             own.thread.get_or_init(std::thread::current);
+            // The system wakes a thread up to 50 us late otherwise, to wake several at once: half a slice.
+            let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
             while let Some(engine) = weak.upgrade() {
                 engine.increment_epoch();
                 drop(engine);
                 draft.upgrade().inspect(Engine::increment_epoch);
-                match own.next_wait(&mut seen) {
+                match own.next_wait(&mut seen, MET.load(Ordering::Relaxed)) {
                     Some(wait) => std::thread::sleep(wait),
-                    None => own.rest(seen),
+                    None => own.rest(seen.begun),
                 }
             }
         };
@@ -86,7 +111,7 @@ impl Clock {
         }
     }
 
-    /// Rests until a guest begins, and then for a slice: it has a tick of its own only if it needs one.
+    /// Rests until a guest begins, and then for a while: it has a tick of its own only if it needs one.
     fn rest(&self, seen: u64) {
         self.resting.store(true, Ordering::SeqCst);
         // A call that has just begun may not see the rest, nor the rest the call: what a processor writes, others see a little later.
@@ -97,7 +122,7 @@ impl Clock {
             std::thread::park_timeout(wait);
         }
         if !self.resting.swap(false, Ordering::SeqCst) {
-            std::thread::sleep(SLICE);
+            std::thread::sleep(WATCH);
         }
     }
 
@@ -105,14 +130,16 @@ impl Clock {
         self.calls.sum(|calls| &calls.begun)
     }
 
-    /// How long until the next tick, having seen so many calls the last time; none for a rest.
-    fn next_wait(&self, seen: &mut u64) -> Option<Duration> {
+    /// How long until the next tick, guests having met so many; none for a rest.
+    fn next_wait(&self, seen: &mut Seen, met: u64) -> Option<Duration> {
         let ended = self.calls.sum(|calls| &calls.ended);
         let begun = self.begun();
-        let (running, called) = (begun != ended, begun != *seen);
-        *seen = begun;
-        match (running, called) {
-            (true, _) => Some(SLICE),
+        let unmet = if met == seen.met { seen.unmet.saturating_add(1) } else { 0 };
+        let called = begun != seen.begun;
+        *seen = Seen { begun, met, unmet };
+        match (begun != ended, called) {
+            (true, _) if unmet < PATIENCE => Some(SLICE),
+            (true, _) => Some(WATCH),
             (false, true) => Some(TICK),
             (false, false) => None,
         }
@@ -131,16 +158,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_clock_rests_when_no_guest_runs_and_hurries_while_one_does() {
-        let (clock, mut seen) = (Clock::new(1), 0);
-        assert_eq!(clock.next_wait(&mut seen), None);
+    fn the_clock_rests_when_no_guest_runs_and_hurries_while_one_computes() {
+        let (clock, mut seen) = (Clock::new(1), Seen { unmet: PATIENCE, ..Seen::default() });
+        assert_eq!(clock.next_wait(&mut seen, 0), None);
         let call = clock.begin();
-        assert_eq!(clock.next_wait(&mut seen), Some(SLICE));
-        assert_eq!(clock.next_wait(&mut seen), Some(SLICE), "as long as it runs");
+        assert_eq!(clock.next_wait(&mut seen, 0), Some(WATCH), "it may wait for the host");
+        assert_eq!(clock.next_wait(&mut seen, 1), Some(SLICE), "it has met a tick");
+        for _ in 1..PATIENCE {
+            assert_eq!(clock.next_wait(&mut seen, 1), Some(SLICE), "it may wait for its turn");
+        }
+        assert_eq!(clock.next_wait(&mut seen, 1), Some(WATCH));
         drop(call);
         drop(clock.begin());
-        assert_eq!(clock.next_wait(&mut seen), Some(TICK), "others ran meanwhile");
-        assert_eq!(clock.next_wait(&mut seen), None);
+        assert_eq!(clock.next_wait(&mut seen, 1), Some(TICK), "others ran meanwhile");
+        assert_eq!(clock.next_wait(&mut seen, 1), None);
     }
 
     #[test]
@@ -158,6 +189,6 @@ mod tests {
         resting.join().unwrap();
         assert!(!clock.resting.load(Ordering::SeqCst));
         drop(clock.begin());
-        assert_eq!(clock.next_wait(&mut 0), Some(TICK));
+        assert_eq!(clock.next_wait(&mut Seen::default(), 0), Some(TICK));
     }
 }

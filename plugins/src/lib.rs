@@ -39,6 +39,7 @@ mod limits;
 mod load;
 mod manifest;
 mod per_worker;
+mod pieces;
 mod pool;
 mod priority;
 mod reaper;
@@ -47,6 +48,7 @@ mod response_when;
 pub mod signature;
 mod stats;
 mod stderr;
+mod turns;
 mod wasi;
 
 pub use candidate::{Candidate, Trial, TrialMode};

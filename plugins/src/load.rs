@@ -15,7 +15,7 @@ use crate::guest::GuestPre;
 use crate::limits::PolicyLimits;
 use crate::manifest::Manifest;
 use crate::pool::{GuestState, store};
-use crate::{image, inspect, wasi};
+use crate::{image, inspect, pieces, wasi};
 
 /// The largest plugin file.
 pub const MAX_PLUGIN_BYTES: u64 = 64 * 1024 * 1024;
@@ -158,9 +158,13 @@ impl Host {
         Ok(whole)
     }
 
-    /// A component compiled well and linked.
+    /// A component compiled well and linked. On a worker it gives way to others, in whatever it does.
     pub(crate) fn serving(&self, component: &[u8]) -> Result<GuestPre, LoadError> {
-        link(&self.linker, &self.compile(Grade::Serving, component)?)
+        match pieces::cut(component) {
+            Ok(cut) => link(&self.linker, &self.compile(Grade::Serving, &cut)?),
+            // The compiler knows better what is wrong with it.
+            Err(reason) => Err(self.compile(Grade::Serving, component).err().unwrap_or(LoadError::Compile(reason))),
+        }
     }
 
     /// The instrumented copy, or the plugin itself and why there is no copy.

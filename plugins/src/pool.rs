@@ -2,24 +2,29 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::ready;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use tokio::task::yield_now;
 use wasmtime::component::ResourceTable;
-use wasmtime::{ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
+use wasmtime::{ResourceLimiter, ResourceLimiterAsync, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::capability::Shared;
-use crate::clock::Call;
+use crate::clock::{self, Call};
 use crate::decision::Mode;
 use crate::error::CallError;
 use crate::exchange::Exchange;
 use crate::generation::Generation;
 use crate::guest::Guest;
 use crate::limits::{HANDLES, LOAD_ANSWER, PolicyLimits};
+use crate::reaper;
 use crate::stderr::Stderr;
+use crate::turns;
 use crate::wasi::Wasi;
 
 /// Idle instances a worker keeps per generation; more are destroyed on return. A call runs to its end unless an epoch passes, so few run
@@ -45,6 +50,8 @@ pub(crate) struct GuestState {
     /// Slices of CPU time left before the deadline.
     pub(crate) ticks_left: u64,
     pub(crate) out_of_time: bool,
+    /// Whether the running call was longer than a slice.
+    pub(crate) computes: bool,
     /// When the running call must have ended. A guest that computes meets it at an epoch, one that waits in `call`.
     pub(crate) wall_until: Instant,
     pub(crate) out_of_wall: bool,
@@ -76,17 +83,35 @@ struct Limits {
     memory: usize,
 }
 
-impl ResourceLimiter for Limits {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+impl Limits {
+    async fn grow_memory(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let grows = self.own.memory_growing(current, desired, maximum)?;
         if grows {
             self.memory = self.memory.saturating_add(desired.saturating_sub(current));
+            reaper::memory_is_free().await;
         }
         Ok(grows)
     }
+}
 
-    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        self.own.table_growing(current, desired, maximum)
+type Answer<'a> = Pin<Box<dyn Future<Output = wasmtime::Result<bool>> + Send + 'a>>;
+
+// As `async_trait` would write it.
+impl ResourceLimiterAsync for Limits {
+    fn memory_growing<'a, 'b>(&'a mut self, current: usize, desired: usize, maximum: Option<usize>) -> Answer<'b>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(self.grow_memory(current, desired, maximum))
+    }
+
+    fn table_growing<'a, 'b>(&'a mut self, current: usize, desired: usize, maximum: Option<usize>) -> Answer<'b>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(ready(self.own.table_growing(current, desired, maximum)))
     }
 
     fn instances(&self) -> usize {
@@ -138,6 +163,7 @@ pub(crate) fn store(
         last_error: None,
         ticks_left: 0,
         out_of_time: false,
+        computes: false,
         wall_until: Instant::now(),
         out_of_wall: false,
         host_calls: 0,
@@ -147,10 +173,11 @@ pub(crate) fn store(
         table,
     };
     let mut store = Store::new(engine, state);
-    store.limiter(|state| &mut state.store_limits);
+    store.limiter_async(|state| &mut state.store_limits);
     store.set_max_component_handles(HANDLES);
     store.set_hostcall_fuel(LOAD_ANSWER);
     store.epoch_deadline_callback(|mut context| {
+        clock::met();
         let state = context.data_mut();
         state.ticks_left = state.ticks_left.saturating_sub(1);
         state.out_of_time = state.ticks_left == 0;
@@ -158,7 +185,9 @@ pub(crate) fn store(
         if state.out_of_time || state.out_of_wall {
             return Ok(UpdateDeadline::Interrupt);
         }
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+        // A short call that met a tick by chance does not queue up with those that compute.
+        let computes = std::mem::replace(&mut state.computes, true);
+        Ok(UpdateDeadline::YieldCustom(1, if computes { Box::pin(turns::next()) } else { Box::pin(yield_now()) }))
     });
     store
 }

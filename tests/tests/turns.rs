@@ -1,0 +1,134 @@
+//! How long a neighbour on the same worker waits for its turn while policies compute or allocate: in CPU time of the worker, because other
+//! programs have the processors meanwhile.
+
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+use weir_plugins::fields::Fields;
+use weir_plugins::{
+    Chain, ConnectionFacts, Exchange, Host, HostOptions, Isolation, Mode, OnError, OnOverflow, PolicyLimits, PolicySpec, Verdict,
+};
+use weir_tests::{Scratch, wasm};
+
+/// Turns in which no guest computed are shorter.
+const NOBODY: Duration = Duration::from_micros(20);
+/// So much may be longer what is compared with something measured in the same minute.
+const TOLERANCE: u32 = 2;
+/// Calls of each kind, one after the other and at once.
+const CALLS: usize = 10;
+const AT_ONCE: usize = 6;
+
+#[test]
+fn memory_is_filled_in_slices_like_any_computing() {
+    let scratch = Scratch::new();
+    on_a_worker(async {
+        let chain = Rc::new(hostile(&scratch).await);
+        let computing = turns(&chain, "request loop", 1).await;
+        // In small pieces until the limit, and in one instruction.
+        for order in ["request hoard", "request fill 60"] {
+            let filling = turns(&chain, order, 1).await;
+            let most = computing.median() * TOLERANCE;
+            assert!(filling.median() <= most, "{order}: {:?}, loop: {:?}", filling.median(), computing.median());
+            let most = computing.sum() * TOLERANCE;
+            assert!(filling.sum() <= most, "{order} takes {:?} in all, loop: {:?}", filling.sum(), computing.sum());
+        }
+    });
+}
+
+#[test]
+fn many_that_compute_hold_up_a_neighbour_no_longer_than_one() {
+    let scratch = Scratch::new();
+    on_a_worker(async {
+        let chain = Rc::new(hostile(&scratch).await);
+        let one = turns(&chain, "request loop", 1).await;
+        let many = turns(&chain, "request loop", AT_ONCE).await;
+        assert!(many.median() <= one.median() * TOLERANCE, "{:?} beside one, {:?} beside many", one.median(), many.median());
+    });
+}
+
+/// As the gateway's workers run.
+fn on_a_worker(work: impl Future<Output = ()>) {
+    Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap().block_on(work);
+}
+
+/// The turns of a neighbour beside calls of a policy that is ordered to do harm, so many at once.
+async fn turns(chain: &Rc<Chain>, order: &'static str, at_once: usize) -> Turns {
+    let mut waited = Vec::new();
+    for _ in 0..CALLS {
+        let running = Rc::new(Cell::new(at_once));
+        for _ in 0..at_once {
+            let (chain, running) = (Rc::clone(chain), Rc::clone(&running));
+            tokio::task::spawn_local(async move {
+                let verdict = chain.request(&mut Some(Box::new(exchange(order)))).await;
+                assert!(!matches!(verdict, Verdict::Continue), "{order} harms");
+                running.set(running.get() - 1);
+            });
+        }
+        while running.get() > 0 {
+            let before = own_time();
+            tokio::task::yield_now().await;
+            waited.push(own_time() - before);
+        }
+    }
+    waited.retain(|turn| *turn > NOBODY);
+    waited.sort_unstable();
+    Turns(waited)
+}
+
+/// In order of their length.
+struct Turns(Vec<Duration>);
+
+impl Turns {
+    fn median(&self) -> Duration {
+        self.0[self.0.len() / 2]
+    }
+
+    fn sum(&self) -> Duration {
+        self.0.iter().sum()
+    }
+}
+
+/// CPU time of this thread.
+fn own_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
+}
+
+fn exchange(order: &str) -> Exchange {
+    let local = IpAddr::from([127, 0, 0, 1]);
+    let connection = ConnectionFacts {
+        client_ip: local,
+        peer_ip: local,
+        listener: "test".into(),
+        server_name: None,
+        tls_version: None,
+        ja4: None,
+    };
+    let head = (http::Method::GET, http::Version::HTTP_11, "/".to_owned(), "turns.test".to_owned());
+    let mut headers = http::HeaderMap::new();
+    headers.insert("x-do", order.parse().unwrap());
+    Exchange::new(connection, Arc::from("test"), 1, head, Fields::from(&headers))
+}
+
+async fn hostile(scratch: &Scratch) -> Chain {
+    let host = Host::new(&HostOptions { state: scratch.path().join("state"), workers: 1, compiler: None }).unwrap();
+    let plugin = host.load("hostile", &std::fs::read(wasm::guest("hostile")).unwrap()).await.unwrap();
+    let spec = PolicySpec {
+        name: "hostile".into(),
+        plugin: "hostile".to_owned(),
+        mode: Mode::Enforce,
+        on_error: OnError::Deny,
+        on_overflow: OnOverflow::InspectPrefix,
+        grants: vec!["kv".to_owned()],
+        http_out: weir_plugins::capability::http_out::HttpOut::default(),
+        isolation: Isolation::Pooled,
+        config: serde_json::json!({}),
+        // The machine may be busy.
+        limits: PolicyLimits { wall: Duration::from_secs(10), ..PolicyLimits::default() },
+    };
+    Chain::new(vec![host.prepare(&spec, &plugin, false).await.unwrap()])
+}
