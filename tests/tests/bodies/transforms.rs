@@ -108,7 +108,8 @@ fn a_policy_that_fails_in_the_middle_ends_the_body_or_leaves_it() {
         }
         got.extend_from_slice(&piece);
     }
-    assert!(got.len() >= 1_000_000 && !got.ends_with(b"0\r\n\r\n"), "the client sees that it is not whole");
+    // What was on its way when the connection was cut may be lost with it.
+    assert!(!got.ends_with(b"0\r\n\r\n"), "the client sees that it is not whole");
     let line = closed.log_where(|line| line["reason"] == "policy_failed_on_body");
     assert_eq!(line["decided_by"], "hostile", "{line}");
 
