@@ -17,7 +17,7 @@ use crate::error::CallError;
 use crate::exchange::{Exchange, Outcome};
 use crate::generation::Generation;
 use crate::limits::PolicyLimits;
-use crate::load::{trap, wall};
+use crate::load::{millis, trap, wall};
 use crate::pool::{GuestState, Instance};
 
 /// Where the exchange is while no call runs.
@@ -61,6 +61,7 @@ impl<'a> Lent<'a> {
         state.computes = false;
         state.wall_until = budget.started + budget.wall;
         state.out_of_wall = false;
+        state.waits = false;
         state.last_error = None;
         Self { instance, slot }
     }
@@ -88,13 +89,13 @@ pub(crate) async fn verdict(
         Phase::Response => bounded(pin!(lean.call_on_response(&mut *store)), budget).await,
         _ => bounded(pin!(lean.call_on_request(&mut *store)), budget).await,
     };
-    match finish(called?, store.data(), budget)? {
+    match finish(called, store.data(), budget)? {
         Word::Next => Ok(Answer::Next),
         Word::Accept => Ok(Answer::Accept),
         Word::Other => {
             // In a box: most answers are a word.
             let called = Box::pin(async { bounded(pin!(lean.call_whole_answer(&mut *store)), budget).await }).await;
-            answer(finish(called?, store.data(), budget)?, &store.data().limits)
+            answer(finish(called, store.data(), budget)?, &store.data().limits)
         }
     }
 }
@@ -110,7 +111,7 @@ async fn whole(lent: Lent<'_>, phase: Phase, budget: &Budget) -> Result<Answer, 
         }
         _ => bounded(pin!(handler.call_on_request(&mut *store, Resource::new_borrow(0))), budget).await,
     };
-    answer(finish(called?, store.data(), budget)?, &store.data().limits)
+    answer(finish(called, store.data(), budget)?, &store.data().limits)
 }
 
 /// The window of a request body.
@@ -125,7 +126,7 @@ pub(crate) async fn request_body(
     let Instance { store, guest } = &mut *lent.instance;
     let limits = store.data().limits;
     let call = guest.handler.call_on_request_body(&mut *store, Resource::new_borrow(0), window, complete);
-    let called = bounded(pin!(call), budget).await?;
+    let called = bounded(pin!(call), budget).await;
     answer(finish(called, store.data(), budget)?, &limits)
 }
 
@@ -144,9 +145,9 @@ pub(crate) async fn response_body(
     let taken = store.data().taken().saturating_add(most);
     store.set_hostcall_fuel(taken);
     let call = guest.handler.call_on_response_body(&mut *store, Resource::new_borrow(0), chunk, last);
-    let called = bounded(pin!(call), budget).await?;
+    let called = bounded(pin!(call), budget).await;
     let GuestState { exchange, policy_index, .. } = store.data_mut();
-    if let (Some(exchange), Ok(new)) = (exchange.as_deref_mut(), &called) {
+    if let (Some(exchange), Ok(Ok(new))) = (exchange.as_deref_mut(), &called) {
         if new.len() > most {
             return Err(CallError::Contract("a response body that grew by more than limits.growth"));
         }
@@ -172,7 +173,7 @@ pub(crate) async fn complete(
     let lent = Lent::lend(instance, slot, Phase::Complete, budget);
     let Instance { store, guest } = &mut *lent.instance;
     let call = guest.handler.call_on_complete(&mut *store, Resource::new_borrow(0), &outcome);
-    let called = bounded(pin!(call), budget).await?;
+    let called = bounded(pin!(call), budget).await;
     finish(called, store.data(), budget)
 }
 
@@ -194,9 +195,15 @@ async fn bounded<T>(mut call: Pin<&mut impl Future<Output = T>>, budget: &Budget
     .await
 }
 
-fn finish<T>(called: wasmtime::Result<T>, state: &GuestState, budget: &Budget) -> Result<T, CallError> {
-    called.map_err(|error| match trap(&error, state) {
+fn finish<T>(called: Result<wasmtime::Result<T>, CallError>, state: &GuestState, budget: &Budget) -> Result<T, CallError> {
+    let error = match called {
+        Ok(Ok(answer)) => return Ok(answer),
+        Ok(Err(error)) => trap(&error, state),
+        Err(error) => error,
+    };
+    Err(match error {
         CallError::Cpu(_) => CallError::Cpu(budget.ticks),
+        CallError::Wall(_) if state.waits => CallError::Waited(millis(budget.wall)),
         CallError::Wall(_) => wall(budget.wall),
         other => other,
     })

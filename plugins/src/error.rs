@@ -101,6 +101,9 @@ pub enum CallError {
     /// It took more wall time than allowed.
     #[error("took more than its {0} ms")]
     Wall(u64),
+    /// It took more wall time than allowed, and waited for an upstream when that was over: another build would have, too.
+    #[error("took more than its {0} ms, waiting for an upstream")]
+    Waited(u64),
     /// No instance could be had.
     #[error("no instance available: {0}")]
     Exhausted(String),
@@ -119,7 +122,7 @@ impl CallError {
         match self {
             Self::Trap(_) => "policy_trapped",
             Self::Cpu(_) => "policy_cpu_exceeded",
-            Self::Wall(_) => "policy_timed_out",
+            Self::Wall(_) | Self::Waited(_) => "policy_timed_out",
             Self::Exhausted(_) => "policy_exhausted",
             Self::Quarantined => "policy_quarantined",
             Self::Contract(_) => "policy_broke_contract",

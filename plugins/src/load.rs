@@ -261,5 +261,9 @@ pub(crate) fn trap(error: &wasmtime::Error, state: &GuestState) -> CallError {
 }
 
 pub(crate) fn wall(limit: Duration) -> CallError {
-    CallError::Wall(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))
+    CallError::Wall(millis(limit))
+}
+
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

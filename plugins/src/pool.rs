@@ -55,6 +55,8 @@ pub(crate) struct GuestState {
     /// When the running call must have ended. A guest that computes meets it at an epoch, one that waits in `call`.
     pub(crate) wall_until: Instant,
     pub(crate) out_of_wall: bool,
+    /// It waits for an upstream, or did when its time was over.
+    pub(crate) waits: bool,
     /// Calls of the guest into the contract's interfaces since it began.
     pub(crate) host_calls: u64,
     store_limits: Limits,
@@ -166,6 +168,7 @@ pub(crate) fn store(
         computes: false,
         wall_until: Instant::now(),
         out_of_wall: false,
+        waits: false,
         host_calls: 0,
         store_limits: Limits { own: store_limits, memory: 0 },
         stderr: wasi.stderr,

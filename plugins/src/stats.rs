@@ -15,6 +15,7 @@ pub(crate) struct Stats {
     calls: PerWorker<Calls>,
     traps: AtomicU64,
     timeouts: AtomicU64,
+    waited: AtomicU64,
     exhausted: AtomicU64,
     quarantined: AtomicU64,
 }
@@ -38,6 +39,8 @@ pub struct StatsSnapshot {
     pub traps: u64,
     /// CPU or wall deadlines.
     pub timeouts: u64,
+    /// Those of them that passed while the call waited for an upstream.
+    pub waited: u64,
     /// Calls that found no instance.
     pub exhausted: u64,
     /// Calls that were not made, because it failed too often.
@@ -79,6 +82,10 @@ impl Stats {
         match error {
             CallError::Trap(_) | CallError::Contract(_) => self.traps.fetch_add(1, Relaxed),
             CallError::Cpu(_) | CallError::Wall(_) => self.timeouts.fetch_add(1, Relaxed),
+            CallError::Waited(_) => {
+                self.waited.fetch_add(1, Relaxed);
+                self.timeouts.fetch_add(1, Relaxed)
+            }
             CallError::Exhausted(_) => self.exhausted.fetch_add(1, Relaxed),
             CallError::Quarantined => self.quarantined.fetch_add(1, Relaxed),
         };
@@ -94,6 +101,7 @@ impl Stats {
             denials: self.calls.sum(|calls| &calls.denials),
             traps: self.traps.load(Relaxed),
             timeouts: self.timeouts.load(Relaxed),
+            waited: self.waited.load(Relaxed),
             exhausted: self.exhausted.load(Relaxed),
             quarantined: self.quarantined.load(Relaxed),
             nanos: self.calls.sum(|calls| &calls.nanos),

@@ -179,6 +179,33 @@ fn an_upstream_that_hangs_costs_the_policys_own_time_and_nobody_elses() {
     eventually(LONG, "the policy asks again", || gateway.get("/later").text() == "200 4");
 }
 
+/// Every build would have waited as long: what a slow upstream does to a policy is told, and the policy stays in service.
+#[test]
+fn an_upstream_that_hangs_does_not_put_the_policy_into_quarantine() {
+    let (origin, gate) = (Upstream::text("ok"), Gate::default());
+    let held = gate.clone();
+    let auth = Upstream::scripted(move |_| Reply::Behind(held.clone(), Box::new(Reply::text("late"))));
+    let lines = format!("{}\nquarantine = {{ calls = 10 }}", GRANTED.replace("20s", "100ms"));
+    let gateway = setup(&origin, &auth.url(), &auth.url(), &lines).start();
+    let mut client = gateway.connect();
+    for _ in 0..20 {
+        assert_eq!(client.ask(&Request::get("/later")).unwrap().status, 503);
+    }
+    // Generations are looked at every second at least; traffic goes on meanwhile.
+    let look = Instant::now();
+    eventually(LONG, "it has been looked at", || {
+        client.ask(&Request::get("/")).unwrap().status == 200 && look.elapsed() > Duration::from_millis(1_500)
+    });
+    let policy = &gateway.plugin("call-out")[0]["policies"][0];
+    assert_eq!(
+        (&policy["health"], &policy["timeouts"], &policy["waited"]),
+        (&"working".into(), &20.into(), &20.into()),
+        "{policy}"
+    );
+    assert_eq!(gateway.metric("weir_policy_quarantines_total{policy=\"call-out\"}"), 0.0);
+    gate.open();
+}
+
 #[test]
 fn an_answer_without_end_is_read_no_further_than_the_limit() {
     const HUGE: u64 = 100 << 20;

@@ -139,7 +139,7 @@ fn policy(generation: &Generation, health: Health) -> Value {
         "policy": &*generation.spec.name, "mode": generation.spec.mode.name(), "since": super::unix(Some(generation.since)),
         "health": word(health),
         "calls": stats.calls, "denials": stats.denials, "traps": stats.traps, "timeouts": stats.timeouts,
-        "exhausted": stats.exhausted, "quarantined": stats.quarantined, "p50_us": stats.p50_us, "p99_us": stats.p99_us,
+        "waited": stats.waited, "exhausted": stats.exhausted, "quarantined": stats.quarantined, "p50_us": stats.p50_us, "p99_us": stats.p99_us,
     })
 }
 

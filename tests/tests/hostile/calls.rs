@@ -70,6 +70,36 @@ fn calls_at_once_have_a_limit() {
     assert_eq!(stage.done("request sleep 0").1, 0);
 }
 
+/// The other side of a slow upstream: what a build does with its own time is its own doing.
+#[test]
+fn a_policy_that_takes_too_long_by_itself_is_quarantined() {
+    for (order, limits) in [("request sleep 600000", "wall = \"50ms\""), ("request loop", "cpu = \"10ms\", wall = \"10s\"")] {
+        let stage = Stage::of(&format!("limits = {{ {limits} }}\nquarantine = {{ calls = 10 }}"), &[]);
+        eventually(LONG, &format!("{order} is enough of it"), || {
+            let answer = stage.ask(order);
+            answer.status == 503 && stage.gateway.log_of(&answer)["reason"] == "policy_quarantined"
+        });
+        let policy = stage.gateway.plugin("hostile")[0]["policies"][0].clone();
+        assert!(policy["timeouts"].as_u64() >= Some(10) && policy["waited"] == 0, "{policy}");
+    }
+}
+
+#[test]
+fn calls_that_found_no_instance_are_no_reason_for_a_quarantine() {
+    let stage = Stage::of("limits = { instances = 1, wall = \"15s\" }\nquarantine = { calls = 10 }", &[]);
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| stage.done("request sleep 4000").1);
+        let policy = || stage.gateway.plugin("hostile")[0]["policies"][0].clone();
+        eventually(LONG, "many find none", || {
+            let _ = stage.ask("request sleep 0");
+            policy()["exhausted"].as_u64() >= Some(30)
+        });
+        assert_eq!(held.join().unwrap(), 4000);
+        assert_eq!(stage.done("request sleep 0").1, 0, "it is called as before");
+        assert_eq!((&policy()["health"], &policy()["quarantined"]), (&"working".into(), &0.into()), "{}", policy());
+    });
+}
+
 #[test]
 fn tables_have_a_limit() {
     // The guest's table is just below it; the same guest with a larger one is refused.

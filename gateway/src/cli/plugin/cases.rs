@@ -146,7 +146,7 @@ impl<'a> Bench<'a> {
 
 /// Whether a call was ended for the time it took.
 pub(super) const fn is_over_time(verdict: &RehearsalVerdict) -> bool {
-    matches!(verdict, RehearsalVerdict::Failed(CallError::Cpu(_) | CallError::Wall(_)))
+    matches!(verdict, RehearsalVerdict::Failed(CallError::Cpu(_) | CallError::Wall(_) | CallError::Waited(_)))
 }
 
 fn seen(rehearsed: Rehearsed, metrics: Vec<(String, String, u64)>) -> Seen {

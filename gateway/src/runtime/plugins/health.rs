@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use weir_plugins::{Admission, Generation};
+use weir_plugins::{Admission, Generation, StatsSnapshot};
 
 use super::Plugins;
 use super::quarantine::{Action, Breaker, Counts, Health};
@@ -20,7 +20,7 @@ impl Plugins {
             let Some(breaker) = self.breakers.get_mut(&generation.id()) else { continue };
             let policy = &*generation.spec.name;
             let rule = config.policies.get(&generation.spec.name).map(|policy| policy.quarantine).unwrap_or_default();
-            match breaker.judge(&rule, counts(generation), now) {
+            match breaker.judge(&rule, counts(&generation.stats()), now) {
                 Action::Nothing => continue,
                 Action::Quarantine(recent) => failing.push((Arc::clone(generation), recent)),
                 Action::Probe(count) => {
@@ -129,8 +129,42 @@ impl Plugins {
     }
 }
 
-fn counts(generation: &Generation) -> Counts {
-    let stats = generation.stats();
-    let not_made = stats.exhausted + stats.quarantined;
-    Counts { calls: stats.calls.saturating_sub(not_made), failures: stats.traps + stats.timeouts }
+/// What a build answers for: its traps, breaks of the contract and the time it took itself. Calls that were not made say nothing about it,
+/// nor do those that an upstream kept waiting beyond their time: the build before would have waited as long.
+fn counts(stats: &StatsSnapshot) -> Counts {
+    let says_nothing = stats.exhausted + stats.quarantined + stats.waited;
+    Counts {
+        calls: stats.calls.saturating_sub(says_nothing),
+        failures: stats.traps + stats.timeouts.saturating_sub(stats.waited),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_answers_for_what_it_did_itself() {
+        let stats = |traps, timeouts, waited, exhausted, quarantined| StatsSnapshot {
+            calls: 100,
+            traps,
+            timeouts,
+            waited,
+            exhausted,
+            quarantined,
+            ..StatsSnapshot::default()
+        };
+        for (what, stats, (calls, failures)) in [
+            ("nothing failed", stats(0, 0, 0, 0, 0), (100, 0)),
+            ("traps and breaks of the contract", stats(7, 0, 0, 0, 0), (100, 7)),
+            ("its own time, on the processor or asleep", stats(0, 7, 0, 0, 0), (100, 7)),
+            ("the time of an upstream", stats(0, 7, 7, 0, 0), (93, 0)),
+            ("both", stats(1, 7, 4, 0, 0), (96, 4)),
+            ("no instance", stats(0, 0, 0, 30, 0), (70, 0)),
+            ("not called", stats(0, 0, 0, 0, 30), (70, 0)),
+            ("read while they change", stats(0, 3, 5, 60, 60), (0, 0)),
+        ] {
+            assert_eq!(counts(&stats), Counts { calls, failures }, "{what}");
+        }
+    }
 }

@@ -27,6 +27,7 @@ impl wit::Host for GuestState {
         let wall = self.wall_until;
         let upstream = self.shared.http_out.upstream(&call.upstream);
         let counted = upstream.clone().unwrap_or_else(|_| Arc::from(NOBODY));
+        self.waits = true;
         let result = match upstream {
             Ok(upstream) => self.ask(upstream, call, started).await,
             Err(error) => Err(error),
@@ -36,6 +37,7 @@ impl wit::Host for GuestState {
             self.out_of_wall = true;
             return Err(wasmtime::Error::msg("the policy's time was over while it waited for an upstream"));
         }
+        self.waits = false;
         Ok(result.map(answer).map_err(CallOutError::to_wit))
     }
 }
