@@ -10,7 +10,7 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
@@ -44,6 +44,8 @@ const TICK: Duration = Duration::from_millis(10);
 const MAX_MESSAGE: u64 = 4 * 1024;
 /// So many notes are kept of what was compiled.
 const MAX_NOTES: usize = 1_000;
+/// So long after a compiled form was written it is noted, at most.
+const NOTED_WITHIN: Duration = Duration::from_secs(2);
 /// Compiled forms that are kept, in bytes: dozens of versions of large plugins.
 const MAX_CACHE: u64 = 512 << 20;
 
@@ -285,26 +287,37 @@ fn compile_input(arguments: &[String]) -> Result<(), (u8, String)> {
     Ok(())
 }
 
-/// Removes the oldest compiled forms while there are too many bytes of them. The cache's own cleaning takes a process that lives on.
+/// Removes the oldest compiled forms while there are too many bytes of them, and the notes of those. The cache's own cleaning takes a
+/// process that lives on, and knows nothing of notes: what is noted and not there would be compiled by the gateway itself.
 fn prune(cache: &Path, most: u64) {
-    let mut files = Vec::new();
-    for directory in fs::read_dir(cache.join("modules")).into_iter().flatten().flatten() {
-        for entry in fs::read_dir(directory.path()).into_iter().flatten().flatten() {
-            if let Ok(metadata) = entry.metadata() {
-                files.push((metadata.modified().ok(), metadata.len(), entry.path()));
-            }
-        }
-    }
-    let mut bytes: u64 = files.iter().map(|(_, length, _)| length).sum();
-    files.sort();
-    for (_, length, path) in files {
+    let directories = fs::read_dir(cache.join("modules")).into_iter().flatten().flatten();
+    let mut forms: Vec<_> = directories.flat_map(|directory| files(&directory.path())).collect();
+    let mut bytes: u64 = forms.iter().map(|(_, length, _)| length).sum();
+    forms.sort();
+    let mut gone_until = None;
+    for (modified, length, path) in forms {
         if bytes <= most {
-            return;
+            break;
         }
         bytes = bytes.saturating_sub(length);
+        gone_until = modified;
         // Somebody else may have removed it.
         drop(fs::remove_file(path));
     }
+    let Some(gone_until) = gone_until.and_then(|until| until.checked_add(NOTED_WITHIN)) else { return };
+    // A note too few costs another process.
+    let stale = files(&cache.join("notes")).into_iter().filter(|(noted, ..)| noted.is_some_and(|noted| noted <= gone_until));
+    stale.for_each(|(.., path)| drop(fs::remove_file(path)));
+}
+
+/// When the files of a directory were modified, their bytes and paths.
+fn files(directory: &Path) -> Vec<(Option<SystemTime>, u64, PathBuf)> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let file = |entry: fs::DirEntry| {
+        let metadata = entry.metadata().ok()?;
+        Some((metadata.modified().ok(), metadata.len(), entry.path()))
+    };
+    entries.filter_map(file).collect()
 }
 
 #[cfg(test)]
@@ -383,20 +396,28 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_compiled_forms_go_first() {
+    fn the_oldest_compiled_forms_go_first_and_their_notes_with_them() {
         let cache = std::env::temp_dir().join(format!("weir-prune-{}", std::process::id()));
-        let modules = cache.join("modules/wasmtime");
-        fs::create_dir_all(&modules).unwrap();
-        let start = std::time::SystemTime::now();
+        let (modules, notes) = (cache.join("modules/wasmtime"), cache.join("notes"));
+        [&modules, &notes].into_iter().for_each(|directory| fs::create_dir_all(directory).unwrap());
+        let start = SystemTime::now();
         for age in 0..5 {
-            let file = File::create(modules.join(format!("{age}"))).unwrap();
-            file.set_len(100).unwrap();
-            file.set_modified(start - Duration::from_secs(age)).unwrap();
+            for (directory, length) in [(&modules, 100), (&notes, 0)] {
+                let file = File::create(directory.join(format!("{age}"))).unwrap();
+                file.set_len(length).unwrap();
+                file.set_modified(start - Duration::from_secs(60 * age)).unwrap();
+            }
         }
+        let left = |directory: &Path| {
+            let mut left: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            left.sort();
+            left
+        };
+        prune(&cache, 500);
+        assert_eq!((left(&modules).len(), left(&notes).len()), (5, 5), "there is room for all");
         prune(&cache, 250);
-        let mut left: Vec<_> = fs::read_dir(&modules).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["0", "1"]);
+        assert_eq!(left(&modules), ["0", "1"]);
+        assert_eq!(left(&notes), ["0", "1"], "what is noted is there");
         fs::remove_dir_all(cache).unwrap();
     }
 }

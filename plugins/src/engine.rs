@@ -27,6 +27,9 @@ pub(crate) const MAX_MEMORY: usize = 512 * 1024 * 1024;
 /// gateway) the next smaller pool is taken.
 const POOLS: [(u32, u64); 4] = [(1_000, 4 << 30), (250, 4 << 30), (250, MAX_MEMORY as u64), (60, MAX_MEMORY as u64)];
 
+/// As a limit: more than there can be, and little enough to be multiplied by percents.
+const NEVER: u64 = 1 << 50;
+
 /// How a [`Host`] is built.
 #[derive(Clone, Debug)]
 pub struct HostOptions {
@@ -109,6 +112,12 @@ impl Host {
     #[must_use]
     pub fn compiled_here(&self) -> usize {
         self.cache.cache_misses()
+    }
+
+    /// Instances that are alive, of all policies and generations.
+    #[must_use]
+    pub fn instances(&self) -> u64 {
+        self.engine.pooling_allocator_metrics().map_or(0, |pool| pool.component_instances())
     }
 
     /// The private directory.
@@ -240,6 +249,9 @@ fn pool(instances: u32) -> PoolingAllocationConfig {
 fn cache(directory: &Path) -> Result<Cache, String> {
     let mut config = CacheConfig::new();
     config.with_directory(directory);
+    // Whoever compiles removes the oldest forms, and what was noted of them (`compiler.rs`): a cleaner that knows nothing of notes would
+    // have this process compile what is noted.
+    config.with_files_total_size_soft_limit(NEVER).with_file_count_soft_limit(NEVER);
     Cache::new(config).map_err(|error| format!("cannot use {} as compiled cache: {error:#}", directory.display()))
 }
 

@@ -1,7 +1,7 @@
 //! A generation: one plugin, configured for one policy, proven and warm.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
@@ -95,6 +95,7 @@ pub struct Generation {
     engine: wasmtime::Engine,
     pub(crate) clock: Arc<Clock>,
     warm: Mutex<Vec<Instance>>,
+    retired: AtomicBool,
     /// Seconds since `since` of the last complaint, plus one.
     complained: AtomicU64,
 }
@@ -137,6 +138,7 @@ impl Host {
             engine: self.engine.clone(),
             clock: Arc::clone(&self.clock),
             warm: Mutex::default(),
+            retired: AtomicBool::new(false),
             complained: AtomicU64::new(0),
         };
         // What the proof leaves in the plugin's shared state is nobody's traffic.
@@ -218,6 +220,18 @@ impl Generation {
     pub(crate) fn may_complain(&self) -> bool {
         let second = self.since.elapsed().map_or(0, |age| age.as_secs()) + 1;
         self.complained.swap(second, Ordering::Relaxed) != second
+    }
+
+    /// No exchange begins on it any more. Those under way, which may last for hours, find no instance waiting for them from now on: the
+    /// engine's pool is for all generations.
+    pub fn retire(&self) {
+        if !self.retired.swap(true, Ordering::Relaxed) {
+            drop(std::mem::take(&mut *self.warm.lock().unwrap_or_else(PoisonError::into_inner)));
+        }
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     pub(crate) fn take_warm(&self) -> Option<Instance> {

@@ -220,8 +220,11 @@ struct Pool {
 }
 
 thread_local! {
-    static POOLS: RefCell<HashMap<u64, Rc<Pool>, BuildHasherDefault<Spread>>> = RefCell::default();
+    static POOLS: RefCell<Pools> = RefCell::default();
 }
+
+/// By the id of the generation.
+type Pools = HashMap<u64, Rc<Pool>, BuildHasherDefault<Spread>>;
 
 /// Spreads the ids of generations, which count up and which nobody outside chooses.
 #[derive(Default)]
@@ -271,7 +274,7 @@ pub(crate) fn take(generation: &Arc<Generation>) -> Result<(Option<Instance>, Pl
     let pool = POOLS.with_borrow_mut(|pools| match pools.get(&generation.id) {
         Some(pool) => Rc::clone(pool),
         None => {
-            pools.retain(|_, pool| pool.generation.strong_count() > 0);
+            clear(pools);
             let new = Pool { generation: Arc::downgrade(generation), idle: RefCell::default(), running: Cell::new(0) };
             Rc::clone(pools.entry(generation.id).or_insert_with(|| Rc::new(new)))
         }
@@ -285,7 +288,18 @@ pub(crate) fn take(generation: &Arc<Generation>) -> Result<(Option<Instance>, Pl
     Ok((instance, Place { pool, _call: generation.clock.begin() }))
 }
 
-/// Destroys this thread's instances of generations that nobody uses any more. Call it now and then on every worker.
+/// Destroys this thread's idle instances of generations that were replaced. Call it now and then on every worker.
 pub fn sweep() {
-    POOLS.with_borrow_mut(|pools| pools.retain(|_, pool| pool.generation.strong_count() > 0));
+    POOLS.with_borrow_mut(clear);
+}
+
+/// Lets go of pools that nobody uses any more, and of what is idle in those of generations whose last exchanges are under way.
+fn clear(pools: &mut Pools) {
+    pools.retain(|_, pool| {
+        let generation = pool.generation.upgrade();
+        if generation.as_ref().is_none_or(|generation| generation.is_retired()) {
+            pool.idle.take().into_iter().for_each(reaper::destroy);
+        }
+        generation.is_some()
+    });
 }

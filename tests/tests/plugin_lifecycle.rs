@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use weir_tests::load::Load;
-use weir_tests::{Gateway, LONG, Request, Setup, Upstream, eventually, wasm};
+use weir_tests::{Gate, Gateway, LONG, Reply, Request, Setup, Upstream, eventually, wasm};
 
 /// A machine that is busy with other scenarios lets calls wait.
 const PATIENT: &str = "limits = { wall = \"5s\" }";
@@ -349,6 +349,37 @@ fn two_files_whose_plugins_give_themselves_one_name_do_not_meet() {
 
 /// Pain 6: what a swap replaces is freed, and the count of generations says so. Pain 22: no request fails while builds are made and
 /// replaced.
+/// Pain 6: downloads and tunnels last for hours, and each keeps the build that it began with. The engine has room for a thousand instances.
+#[test]
+fn pain_6_exchanges_that_last_keep_their_builds_but_no_idle_instances() {
+    const HELD: usize = 10;
+    let gate = Gate::default();
+    let behind = gate.clone();
+    let origin = Upstream::scripted(move |received| match received.target() {
+        "/held" => Reply::Behind(behind.clone(), Box::new(Reply::text("ok"))),
+        _ => Reply::text("ok"),
+    });
+    let gateway = greeting(&origin);
+    let held: Vec<_> = (0..HELD)
+        .map(|number| {
+            let mut client = gateway.connect();
+            client.send(Request::get("/held").bytes()).unwrap();
+            eventually(LONG, "the request reaches the origin", || origin.count() == number + 1);
+            let digest = put_bytes(&gateway, &wasm::changed(&wasm::guest("hello"), &format!("held {number}")));
+            eventually(LONG, "the next build is live", || gateway.is_live("hello", &digest));
+            client
+        })
+        .collect();
+    assert_eq!(gateway.metric("weir_policy_generations{policy=\"hello\"}"), HELD as f64 + 1.0, "all are alive");
+    eventually(LONG, "only the live one has instances", || (1.0..=4.0).contains(&gateway.metric("weir_policy_instances")));
+    assert!(greets(&gateway), "and serves");
+    gate.open();
+    for mut client in held {
+        assert_eq!(client.answer().unwrap().header("x-hello"), Some("weir"), "an instance was had for its response");
+    }
+    eventually(LONG, "one is alive", || gateway.metric("weir_policy_generations{policy=\"hello\"}") == 1.0);
+}
+
 #[test]
 fn pain_6_and_22_after_many_swaps_one_generation_is_alive_and_no_request_has_failed() {
     let origin = Upstream::text("ok");

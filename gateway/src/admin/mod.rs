@@ -208,7 +208,7 @@ async fn metrics_text(Extracted(state): Extracted<Arc<State>>) -> Response {
     report::metrics(groups, now, &mut text);
     call_out::metrics(&state.shared.host, &mut text);
     trial::metrics(&state.trials.rows(), &mut text);
-    plugins::metrics(&state.plugins, state.shared.host.compiled_here(), &mut text);
+    plugins::metrics(&state.plugins, &state.shared.host, &mut text);
     let refused = state.shared.refused.load(std::sync::atomic::Ordering::Relaxed);
     text.push_str("# HELP weir_connections_over_limit_total Connections closed because there were too many.\n");
     text.push_str("# TYPE weir_connections_over_limit_total counter\n");

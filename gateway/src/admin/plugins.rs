@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
-use weir_plugins::{Generation, StatsSnapshot};
+use weir_plugins::{Generation, Host, StatsSnapshot};
 
 use super::State;
 use crate::runtime::builder::Event;
@@ -152,10 +152,17 @@ const fn word(health: Health) -> &'static str {
 }
 
 /// What `/metrics` says of plugins.
-pub(super) fn metrics(status: &Status, compiled_here: usize, text: &mut String) {
+pub(super) fn metrics(status: &Status, host: &Host, text: &mut String) {
     let rows = status.rows();
     family(text, "weir_plugin_compiled_here_total", "counter", "Plugins compiled in this process, for want of another.");
-    text.push_str(&format!("weir_plugin_compiled_here_total {compiled_here}\n"));
+    text.push_str(&format!("weir_plugin_compiled_here_total {}\n", host.compiled_here()));
+    family(
+        text,
+        "weir_policy_instances",
+        "gauge",
+        "Instances of policies that are alive, all policies and generations together.",
+    );
+    text.push_str(&format!("weir_policy_instances {}\n", host.instances()));
     family(text, "weir_plugin_info", "gauge", "Builds of plugins that are known, by state.");
     for row in &rows {
         for version in versions(row) {

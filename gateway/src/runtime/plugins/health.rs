@@ -114,16 +114,19 @@ impl Plugins {
         }
     }
 
-    /// Forgets generations that nobody uses any more. Answers whether there were any.
+    /// Forgets generations that nobody uses any more, and retires the rest of those that were replaced. Answers whether there were any to
+    /// forget.
     fn forget_ended(&mut self) -> bool {
         let before = self.retired.len();
         self.retired.retain(|retired| {
-            let in_use = retired.generation.strong_count() > 0;
-            if !in_use {
+            let generation = retired.generation.upgrade();
+            if let Some(generation) = &generation {
+                generation.retire();
+            } else {
                 let (policy, plugin, digest) = (&*retired.policy, &*retired.plugin, &*retired.digest);
                 tracing::info!(policy, plugin, digest, "a replaced generation has drained");
             }
-            in_use
+            generation.is_some()
         });
         self.retired.len() < before
     }

@@ -143,6 +143,7 @@ impl Trials {
         let mut states = HashMap::new();
         let mut rows = Vec::new();
         let mut changed = false;
+        let before = self.running();
         let mut prepared = self.prepared.take();
         let tried = config.policies.values().filter(|policy| policy.mode != config::Mode::Off);
         for (policy, candidate) in tried.filter_map(|policy| Some((policy, policy.candidate.as_ref()?))) {
@@ -171,9 +172,16 @@ impl Trials {
         }
         changed |= self.states.values().any(|(_, state)| matches!(state, State::Running(_)));
         self.states = states;
+        let after = self.running();
+        let gone = before.iter().filter(|old| !after.iter().any(|new| Arc::ptr_eq(old, new)));
+        gone.for_each(|candidate| candidate.generation.retire());
         *self.status.0.lock().unwrap_or_else(PoisonError::into_inner) = rows;
         self.prepare_next(host, plugins);
         changed
+    }
+
+    fn running(&self) -> Vec<Arc<Candidate>> {
+        self.states.keys().filter_map(|policy| self.of(policy)).collect()
     }
 
     /// Begins to prepare one of those that wait for it, unless one is being prepared.

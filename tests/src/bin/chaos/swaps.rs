@@ -193,7 +193,8 @@ impl Stage {
     }
 
     fn load(&self, rate: u32, length: Duration) -> OpenLoop {
-        OpenLoop::start(Plan { rate, length, clients: 64, ..Plan::to(self.proxy, HOST) })
+        // POSTs are written down by the origin, which waits for the disk.
+        OpenLoop::start(Plan { rate, length, clients: 64, only_gets: true, ..Plan::to(self.proxy, HOST) })
     }
 
     /// Moves another build over the plugin's file, and waits until it is live. Answers how long that took.
