@@ -136,11 +136,13 @@ impl Compiler {
     fn compile_at(&self, pace: Pace, grade: Grade, component: &[u8]) -> Result<(), Failed> {
         let mut child = self.start(pace, grade, component).map_err(|error| Failed::System(error.to_string()))?;
         let ended = self.wait(&mut child, pace);
-        if ended.is_err() {
-            drop(child.kill());
-            drop(child.wait());
-        }
-        let status = ended?;
+        let status = match ended {
+            Ok(status) => status,
+            Err(failed) => {
+                bury(child);
+                return Err(failed);
+            }
+        };
         let mut message = String::new();
         if let Some(stderr) = child.stderr.take() {
             drop(stderr.take(MAX_MESSAGE).read_to_string(&mut message));
@@ -218,6 +220,14 @@ enum Failed {
 /// Whether a process that stands back gets next to nothing: `used` is what it had of the processors since it began.
 fn is_starved(used: Option<Duration>, so_far: Duration) -> bool {
     so_far >= PATIENCE && used.is_some_and(|used| used < so_far / SHARE)
+}
+
+/// Ends a process, and waits for that elsewhere: one that stands back has to wait for a processor even to end.
+fn bury(mut child: Child) {
+    drop(child.kill());
+    let wait = move || drop(child.wait());
+    // Without a thread it is a zombie until the gateway ends, which costs a number.
+    drop(std::thread::Builder::new().name("weir-bury".to_owned()).spawn(wait));
 }
 
 /// Until the process has ended, or for a moment.

@@ -1,5 +1,5 @@
-//! Destroys instances whose call failed or whose generation was replaced, away from the workers: giving the memory of one that grew back to the system takes milliseconds, in which a
-//! worker's other connections would stand still.
+//! Destroys instances whose call failed or whose generation was replaced, away from the workers: giving the memory of one that grew back
+//! to the system takes milliseconds, in which a worker's other connections would stand still.
 //!
 //! Meanwhile the system gives no memory to others of the process, either: a worker that asked for some would stand still as long. So
 //! guests ask here first, and wait as guests do, while their worker goes on.
