@@ -60,6 +60,7 @@ impl Stats {
             calls: PerWorker::new(workers),
             traps: AtomicU64::new(0),
             timeouts: AtomicU64::new(0),
+            waited: AtomicU64::new(0),
             exhausted: AtomicU64::new(0),
             quarantined: AtomicU64::new(0),
         }
