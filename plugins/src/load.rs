@@ -92,6 +92,12 @@ impl Plugin {
         &self.imports
     }
 
+    /// What the file holds.
+    #[must_use]
+    pub fn content(&self) -> &[u8] {
+        &self.content
+    }
+
     /// Frees what only the preparation of a policy needs; it is made again when there is any.
     pub fn rest(&self) {
         drop(lock(&self.draft).take());

@@ -49,6 +49,27 @@ fn a_good_file_is_good() {
     assert_eq!(origin.count(), 0);
 }
 
+/// Nothing runs in a check, and what it says is no hint to itself.
+#[test]
+fn a_check_speaks_of_nothing_that_runs() {
+    let origin = weir_tests::Upstream::text("ok");
+    let candidate = "candidate = { plugin = \"noop@new\", mode = \"shadow\" }";
+    let setup = Setup::before(&origin).guest("noop", candidate).file("plugins/other.wasm", "no plugin");
+    let checked = setup.check();
+    assert_eq!(checked.code, Some(0), "{}", checked.text());
+    assert!(checked.stderr.contains("plugin refused: not a WebAssembly file"), "{}", checked.stderr);
+    assert!(checked.stderr.contains("the policy would run without it"), "{}", checked.stderr);
+    assert_eq!(checked.stderr.matches("noop@new").count(), 1, "said once: {}", checked.stderr);
+
+    let broken = setup.file("plugins/noop.wasm", "no plugin either").check();
+    assert_eq!(broken.code, Some(1), "{}", broken.text());
+    for text in [&checked.stderr, &broken.stderr] {
+        for word in ["was running", "keeps running", "runs without it", "`weir check`"] {
+            assert!(!text.contains(word), "{word}: {text}");
+        }
+    }
+}
+
 #[test]
 fn an_unknown_key() {
     check(nothing, "[limits]\nidel = \"5s\"\n", 7, &["limits.idel", "unknown key", "did you mean `idle`"]);

@@ -284,3 +284,21 @@ fn bench_is_green_within_the_limits_and_red_over_them() {
     over("alloc", "/alloc", "FAIL over: ");
     over("trap", "/trap", "asked to trap");
 }
+
+/// What a policy does instead of what it should is not what the author wants to know the cost of.
+#[test]
+fn bench_says_which_case_fails_and_measures_the_others() {
+    let scratch = Scratch::new();
+    let case = |name: &str, verdict: &str| {
+        format!("[[case]]\nname = \"{name}\"\nrequest = {{ target = \"/\" }}\nexpect = {{ verdict = \"{verdict}\" }}\n")
+    };
+    let file = case_file(&scratch, &format!("{}{}", case("is refused", "deny"), case("passes", "next")));
+    let done = plugin("bench", &wasm::guest("noop"), &["--cases", &file, "--json"]);
+    let report = json(&done);
+    let told = report["over"].to_string();
+    assert!(told.contains("is refused: not measured, it fails: verdict: expected deny, found next"), "{told}");
+    assert!(told.contains("weir plugin test"), "{told}");
+    assert_eq!((done.code, report["over"].as_array().map(Vec::len)), (Some(1), Some(1)), "{report}");
+    let exchanges = report["exchanges"].as_u64();
+    assert!(exchanges > Some(0) && exchanges <= Some(2_000), "only the other was measured: {report}");
+}

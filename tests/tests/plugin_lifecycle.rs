@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use weir_tests::load::Load;
+use weir_tests::setup::run;
 use weir_tests::{Gate, Gateway, LONG, Reply, Request, Setup, Upstream, eventually, wasm};
 
 /// A machine that is busy with other scenarios lets calls wait.
@@ -114,6 +115,40 @@ fn a_rollback_works_after_a_restart() {
 }
 
 #[test]
+fn a_damaged_private_copy_is_noticed_and_replaced_where_it_can_be() {
+    let origin = Upstream::text("ok");
+    let mut gateway = greeting(&origin);
+    let old = wasm::digest(&gateway.plugin_file("hello"));
+    let new = swap(&gateway, "noop");
+    let copies = gateway.directory().path().join("state/plugins");
+    let copy = |digest: &str| copies.join(format!("{digest}.wasm"));
+    let spoil = |digest: &str| {
+        // Of the same length: only the digest tells.
+        let mut bytes = fs::read(copy(digest)).unwrap();
+        let last = bytes.last_mut().unwrap();
+        *last ^= 1;
+        fs::write(copy(digest), bytes).unwrap();
+    };
+    // As a power failure may leave it.
+    gateway.restart_after(|| fs::write(copy(&new), "").unwrap());
+    assert_eq!(wasm::digest(&copy(&new)), new, "what runs is whole in memory");
+    assert!(gateway.stderr().contains("a private copy was damaged, and is written again"), "{}", gateway.stderr());
+
+    gateway.restart_after(|| spoil(&old));
+    let told = format!("{old}.wasm is damaged: put that build into the plugin directory");
+    assert!(gateway.stderr().contains(&told), "{}", gateway.stderr());
+    let refused = gateway.command("plugin rollback hello");
+    assert_eq!(refused.code, Some(1), "{}", refused.text());
+    assert!(refused.stderr.contains(&told), "{}", refused.text());
+    assert!(gateway.is_live("hello", &new), "what was running keeps running");
+
+    // The build of the way back lies in the directory again, and is refused there by nobody: it is live.
+    assert_eq!(swap(&gateway, "hello"), old);
+    assert_eq!(wasm::digest(&copy(&old)), old);
+    assert_eq!(gateway.command("plugin rollback hello").code, Some(0));
+}
+
+#[test]
 fn a_rollback_that_cannot_be_done_says_why() {
     let origin = Upstream::text("ok");
     let gateway = greeting(&origin);
@@ -125,7 +160,7 @@ fn a_rollback_that_cannot_be_done_says_why() {
         assert_eq!(told.code, Some(1));
         assert!(told.stderr.contains(reason) && told.stderr.contains("hint: "), "{}", told.stderr);
     };
-    cannot("nobody", 404, "there is no plugin nobody");
+    cannot("nobody", 404, "there is no plugin or policy ");
     cannot("hello", 409, "no policy ran another build");
     let old = wasm::digest(&gateway.plugin_file("hello"));
     swap(&gateway, "noop");
@@ -133,6 +168,25 @@ fn a_rollback_that_cannot_be_done_says_why() {
     cannot("hello", 409, "is what the last rollback restored");
     assert!(gateway.is_live("hello", &old), "rolling back twice changes nothing");
     assert_eq!(gateway.command("plugin rollback").code, Some(2), "a name is needed");
+
+    let config = gateway.config().display().to_string();
+    assert!(gateway.command("plugin rollback nobody").stderr.contains("policy \"nobody\""));
+    let empty = run(&["plugin", "rollback", "", "--config", &config]);
+    assert!(empty.code == Some(1) && empty.stderr.contains("not a name (\"\")"), "{}", empty.text());
+    let told = gateway.command("plugin rollback hello --json");
+    assert_eq!((told.code, json(&told.stdout)["hint"].is_string()), (Some(1), true), "{}", told.text());
+    assert!(told.stderr.contains("error: nothing to roll back to") && told.stderr.contains("hint: "), "{}", told.stderr);
+}
+
+#[test]
+fn a_policys_name_means_its_plugin() {
+    let origin = Upstream::text("ok");
+    let gateway = Setup::before(&origin).plugin("greeter", "hello", &wasm::guest("hello"), PATIENT).start();
+    let old = wasm::digest(&gateway.plugin_file("hello"));
+    swap(&gateway, "noop");
+    let done = gateway.command("plugin rollback greeter");
+    assert_eq!(done.code, Some(0), "{}", done.text());
+    assert!(done.stdout.starts_with("hello: ") && gateway.is_live("hello", &old), "{}", done.stdout);
 }
 
 #[test]

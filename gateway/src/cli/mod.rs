@@ -190,15 +190,19 @@ fn check(path: &Path, json: bool) -> ExitCode {
             print::out(&json!({ "ok": false, "errors": errors.to_json() }).to_string());
             ExitCode::FAILURE
         }
-        Err(errors) => refuse(&errors),
+        Err(errors) => mistakes(&errors, "docs/reference/configuration.md lists every key"),
     }
 }
 
 fn refuse(errors: &Errors) -> ExitCode {
+    mistakes(errors, "docs/reference/configuration.md lists every key; `weir check` shows all mistakes at once")
+}
+
+fn mistakes(errors: &Errors, hint: &str) -> ExitCode {
     for error in errors {
         print::err(&format!("error: {error}"));
     }
-    print::err("hint: docs/reference/configuration.md lists every key; `weir check` shows all mistakes at once");
+    print::err(&format!("hint: {hint}"));
     ExitCode::FAILURE
 }
 
@@ -231,7 +235,6 @@ fn reload(path: &Path, json: bool) -> ExitCode {
         Ok((_, answer)) => {
             if json {
                 print::out(&answer.to_string());
-                return ExitCode::FAILURE;
             }
             print_errors(&answer);
             print::err("hint: the configuration that was running is still running");

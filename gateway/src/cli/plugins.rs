@@ -34,15 +34,17 @@ pub(super) fn roll_back(path: &Path, name: &str, json: bool) -> ExitCode {
         Ok(config) => config,
         Err(errors) => return refuse(&errors),
     };
+    if name.is_empty() {
+        return fail(&format!("not a name ({name:?})"), "`weir plugins` lists the plugins and the policies that use them");
+    }
     match admin::call(&config.server.admin, "POST", &format!("/v1/plugins/{}/rollback", encoded(name))) {
         Ok((200, answer)) => {
-            print::out(&if json { answer.to_string() } else { rolled_back(name, &answer) });
+            print::out(&if json { answer.to_string() } else { rolled_back(&answer) });
             ExitCode::SUCCESS
         }
         Ok((_, answer)) => {
             if json {
                 print::out(&answer.to_string());
-                return ExitCode::FAILURE;
             }
             fail(&text(&answer, "reason"), &text(&answer, "hint"))
         }
@@ -50,7 +52,8 @@ pub(super) fn roll_back(path: &Path, name: &str, json: bool) -> ExitCode {
     }
 }
 
-fn rolled_back(name: &str, answer: &Value) -> String {
+fn rolled_back(answer: &Value) -> String {
+    let name = text(answer, "plugin");
     let build = |key: &str| {
         let build = answer.get(key).unwrap_or(&Value::Null);
         format!("{} ({})", text(build, "version"), short(&text(build, "digest")))

@@ -22,11 +22,10 @@ pub(super) fn run(path: &Path, json: bool) -> ExitCode {
             print::out(&if json { answer.to_string() } else { format!("weir {version} serves as process {pid}") });
             ExitCode::SUCCESS
         }
-        Ok((_, answer)) if json => {
-            print::out(&answer.to_string());
-            ExitCode::FAILURE
-        }
         Ok((_, answer)) => {
+            if json {
+                print::out(&answer.to_string());
+            }
             print_errors(&answer);
             let reason = answer.get("reason").and_then(Value::as_str).unwrap_or("no reason was given");
             fail(reason, "the process that was running is still running")

@@ -10,7 +10,7 @@ use weir_cases::{Case, CaseFile};
 use weir_plugins::rehearsal::RehearsalVerdict;
 use weir_plugins::{Phase, PolicyLimits};
 
-use super::cases::{Bench, is_over_time};
+use super::cases::{Bench, Outcome, is_over_time};
 use super::stage::Stage;
 use super::{micros, size, table, time};
 use crate::cli::{fail, print};
@@ -56,12 +56,28 @@ fn measure(file: &Path, cases: Option<&Path>) -> Result<Measured, (String, &'sta
     for file in &files {
         let mut bench = Bench::new(&stage, &plugin, file);
         for case in &file.cases {
-            let done = repeat(&stage, &mut bench, file, case, &mut measured);
+            // What a policy does instead of what it should costs something else.
+            let wrong = cases.and_then(|_| wrong(&bench.run(case)));
+            let done = match wrong {
+                Some(wrong) => {
+                    measured.failures.push(format!("{}: not measured, it fails: {wrong}", case.name));
+                    Ok(())
+                }
+                None => repeat(&stage, &mut bench, file, case, &mut measured),
+            };
             let hint = "a policy that needs a configuration gets it from --cases";
             done.map_err(|error| (format!("{}: {}: {error}", file.path.display(), case.name), hint))?;
         }
     }
     Ok(measured)
+}
+
+/// Why a case fails, in one line.
+fn wrong(outcome: &Outcome) -> Option<String> {
+    let error = || outcome.error.clone();
+    let difference = outcome.differences.first();
+    let difference = difference.map(|one| format!("{}: expected {}, found {}", one.what, one.expected, one.found));
+    difference.or_else(error).map(|wrong| format!("{wrong}; `weir plugin test` shows all of it"))
 }
 
 fn repeat(stage: &Stage, bench: &mut Bench<'_>, file: &CaseFile, case: &Case, measured: &mut Measured) -> Result<(), String> {

@@ -74,7 +74,7 @@ pub(super) enum Command {
 /// A plugin whose build before is wanted.
 #[derive(Debug, clap::Args)]
 pub(super) struct Rollback {
-    /// The plugin: its file without `.wasm`
+    /// The plugin, its file without `.wasm`, or a policy that uses it
     name: String,
     #[command(flatten)]
     file: ConfigFile,

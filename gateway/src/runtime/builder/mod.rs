@@ -73,8 +73,10 @@ impl Builder {
         &self.trials
     }
 
-    /// Loads the plugin directory, for the start. `last_good` says whether a build that was live before may stand in for a bad file.
+    /// Loads the plugin directory, for the start. `last_good` says whether a build that was live before may stand in for a bad file;
+    /// without it this is a check, after which nothing runs.
     pub async fn load_plugins(&mut self, config: &Config, last_good: bool) {
+        self.plugins.checking = !last_good;
         self.plugins.load_directory(&config.server.plugins, config, last_good).await;
     }
 

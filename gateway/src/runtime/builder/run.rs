@@ -262,8 +262,8 @@ impl<P: Fn(&Arc<Snapshot>)> State<P> {
 
     async fn roll_back(&mut self, name: &str, reply: oneshot::Sender<Result<RolledBack, RollbackError>>) {
         let result = self.builder.plugins.roll_back(name, &self.current.config).await;
-        if result.is_ok() {
-            self.metrics.plugin_live(name, self.builder.generation + 1);
+        if let Ok(done) = &result {
+            self.metrics.plugin_live(&done.plugin, self.builder.generation + 1);
             self.republish(true);
         }
         drop(reply.send(result));

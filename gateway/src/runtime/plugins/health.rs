@@ -45,7 +45,7 @@ impl Plugins {
         let ended = self.forget_ended();
         if changed || ended {
             self.note_recovered();
-            self.remember(false);
+            self.remember();
             if !publish {
                 self.show();
             }
@@ -82,7 +82,7 @@ impl Plugins {
         if let Some(slot) = self.slots.get_mut(&*name) {
             slot.record.quarantined(&format!("quarantined: {reason}"), super::unix_now());
         }
-        self.remember(true);
+        self.remember();
         false
     }
 

@@ -6,6 +6,7 @@ use weir_plugins::{Generation, Host, LoadError, Plugin, PolicySpec};
 
 use super::record::{Again, Proof};
 use super::spec::{spec, users};
+use super::store::Store;
 use crate::config::Config;
 use crate::runtime::beside::beside;
 use crate::runtime::signing::Asked;
@@ -23,6 +24,8 @@ pub struct Job {
     pub(super) loaded: Option<Arc<Plugin>>,
     pub(super) specs: Vec<PolicySpec>,
     pub(super) countries: bool,
+    /// Where a private copy goes: waiting for the disk is not for whoever waits for the result.
+    pub(super) copies: Option<Store>,
     /// Its signature, and by whom it must be.
     pub(super) asked: Asked,
 }
@@ -65,7 +68,8 @@ impl Refusal {
 
 impl Job {
     pub(super) fn new(name: &str, bytes: Vec<u8>, digest: String, asked: Asked, config: Option<&Config>) -> Self {
-        let mut job = Self { name: name.to_owned(), bytes, digest, loaded: None, specs: Vec::new(), countries: false, asked };
+        let mut job =
+            Self { name: name.to_owned(), bytes, digest, loaded: None, specs: Vec::new(), countries: false, copies: None, asked };
         job.aim(config);
         job
     }
@@ -99,6 +103,10 @@ impl Job {
         let proof = self.asked.admit(&plugin, signed).map_err(unsigned)?;
         let generations = prepare(host, &self.specs, &plugin, self.countries).await;
         let generations = generations.map_err(|reason| Refusal { reason, again: Again::ConfigChanges })?;
+        if let Some(copies) = self.copies.as_ref().filter(|_| !self.specs.is_empty()) {
+            // Where that fails, it is tried again and told when the file would go live.
+            drop(copies.keep(&self.digest, &self.bytes));
+        }
         Ok(Ready { plugin, generations, proof })
     }
 }

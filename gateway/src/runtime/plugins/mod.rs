@@ -44,8 +44,10 @@ pub struct Plugins {
     breakers: HashMap<u64, Breaker>,
     retired: Vec<Retired>,
     store: Store,
-    /// Whether this process serves, so that what it does is remembered. `weir check` does not.
+    /// Whether this process serves, so that what it does is remembered.
     serving: bool,
+    /// Whether this process only looks: nothing runs, whatever becomes of a file.
+    pub(super) checking: bool,
     /// The operator was told that nothing can be remembered.
     forgetful: bool,
     status: Arc<Status>,
@@ -90,6 +92,7 @@ impl Plugins {
             retired: Vec::new(),
             store,
             serving: false,
+            checking: false,
             forgetful: false,
             status: Arc::default(),
         }
@@ -131,7 +134,8 @@ impl Plugins {
     #[must_use]
     pub fn job(&self, name: &str, file: &str, bytes: Vec<u8>, config: &Config) -> Job {
         let digest = weir_plugins::digest(&bytes);
-        Job::new(name, bytes, digest, self.asked(name, file, config), Some(config))
+        let job = Job::new(name, bytes, digest, self.asked(name, file, config), Some(config));
+        Job { copies: Some(self.store.copies()), ..job }
     }
 
     /// Whether such a file was judged well, and its copy kept: [`Plugins::finish`] has no reason to refuse it then. Nothing else changes.
@@ -155,7 +159,7 @@ impl Plugins {
             Plan::Load => {
                 let loaded = slot.previous.clone().filter(|previous| *previous.digest == *digest);
                 let job = Job::new(name, bytes, digest, asked, Some(config));
-                Some(Job { loaded, ..job })
+                Some(Job { loaded, copies: Some(self.store.copies()), ..job })
             }
             Plan::IsLive => None,
             Plan::IsHeld => {
@@ -185,7 +189,7 @@ impl Plugins {
         };
         let name = job.name.clone();
         if self.slots.get_mut(&name).is_some_and(|slot| slot.record.seen(&job.digest) == Plan::IsLive) {
-            self.remember(false);
+            self.remember();
             return Outcome::Live;
         }
         let used: Vec<&Policy> = users(config, &name).collect();
@@ -216,7 +220,7 @@ impl Plugins {
         slot.said = None;
         slot.keys = job.asked.keys;
         slot.previous = slot.live.replace(plugin).filter(|_| was_used);
-        self.remember(false);
+        self.remember();
         Outcome::Live
     }
 
@@ -226,7 +230,8 @@ impl Plugins {
         let slot = self.slots.entry(name.to_owned()).or_default();
         // What is tried again and again is said once.
         if slot.said.as_deref() != Some(&reason) || again != Again::Later {
-            tracing::warn!(plugin = name, digest, "plugin refused, what was running keeps running: {reason}");
+            let meanwhile = if self.serving { ", what was running keeps running" } else { "" };
+            tracing::warn!(plugin = name, digest, "plugin refused{meanwhile}: {reason}");
         }
         slot.said = Some(reason.clone());
         slot.record.refuse(Refused { digest, reason, at: unix_now(), again });
@@ -359,7 +364,7 @@ impl Plugins {
 
     /// Something changed: remembers it and shows it.
     fn changed(&mut self) {
-        self.remember(false);
+        self.remember();
         self.show();
     }
 
@@ -381,8 +386,8 @@ impl Plugins {
         self.status.show(self.slots.iter().map(row).collect());
     }
 
-    /// Writes down what a restart must know, for good if not even a power failure may undo it: of plugins that policies use, and of files that are held back.
-    fn remember(&mut self, durable: bool) {
+    /// Writes down what a restart must know: of plugins that policies use, and of files that are held back.
+    fn remember(&mut self) {
         if !self.serving {
             return;
         }
@@ -390,7 +395,7 @@ impl Plugins {
         let worth = |name: &str, record: &Record| used.contains(name) || record.held.is_some();
         let records = self.slots.iter().filter(|(name, slot)| worth(name, &slot.record));
         let records = records.map(|(name, slot)| (name.clone(), slot.record.clone())).collect();
-        let saved = self.store.save(records, durable);
+        let saved = self.store.save(records);
         let forgetful = saved.is_err();
         if let Err(error) = saved
             && !self.forgetful

@@ -28,7 +28,7 @@ pub struct RolledBack {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum RollbackError {
     /// Nothing is known of that name.
-    #[error("there is no plugin {0}")]
+    #[error("there is no plugin or policy {0:?}")]
     NoSuchPlugin(String),
     /// Nothing was live before.
     #[error("nothing to roll back to: {0}")]
@@ -43,7 +43,7 @@ impl RollbackError {
     #[must_use]
     pub const fn hint(&self) -> &'static str {
         match self {
-            Self::NoSuchPlugin(_) => "`weir plugins` lists them",
+            Self::NoSuchPlugin(_) => "`weir plugins` lists the plugins and the policies that use them",
             Self::Nothing(_) => "put the build that you want into the plugin directory",
             Self::Failed(..) => "what was running is still running; put the build that you want into the plugin directory",
         }
@@ -58,11 +58,13 @@ struct Restorable {
 }
 
 impl Plugins {
-    /// Makes what was live before live again, for every policy at once or not at all.
+    /// Makes what was live before live again, for every policy at once or not at all. `name` is that of a plugin, or else of a policy.
     ///
     /// # Errors
     /// There is nothing to restore, or it cannot be brought to life; nothing changed then.
     pub async fn roll_back(&mut self, name: &str, config: &Config) -> Result<RolledBack, RollbackError> {
+        let used = || config.policies.get(name).map(|policy| &*policy.plugin);
+        let name = if self.slots.contains_key(name) { name } else { used().unwrap_or(name) };
         let restorable = self.restorable(name, config).await?;
         let reason = "rolled back by the operator; the file is not taken until it changes";
         let done = self.restore(name, restorable, Cause::RolledBack, reason)?;
@@ -130,7 +132,7 @@ impl Plugins {
         slot.keys = restorable.keys;
         self.exchange(restorable.generations);
         self.status.rolled_back(name, cause);
-        self.remember(true);
+        self.remember();
         Ok(RolledBack { plugin: name.to_owned(), live, from })
     }
 }

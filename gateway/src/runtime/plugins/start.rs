@@ -95,7 +95,8 @@ impl Plugins {
         };
         match loaded {
             Ok(plugin) => {
-                tracing::warn!(plugin = name, version = live.version, digest = live.digest, "runs from its private copy");
+                let runs = if self.checking { "would run" } else { "runs" };
+                tracing::warn!(plugin = name, version = live.version, digest = live.digest, "{runs} from its private copy");
                 let keys = config.keys(name).to_vec();
                 self.slots.insert(name.to_owned(), Slot { record, live: Some(plugin), keys, ..Slot::default() });
             }
@@ -115,21 +116,31 @@ impl Plugins {
         self.changed();
     }
 
-    /// Keeps the bytes of what policies run and that are not kept yet.
+    /// Keeps the bytes of what policies run, and of what they ran before, as far as they are known, and looks at the copies that are there.
     pub fn keep_copies(&self, config: &Config) {
         for (name, slot) in &self.slots {
-            let Some(live) = slot.live.as_ref().filter(|live| !self.store.has(&live.digest)) else { continue };
-            if users(config, name).next().is_none() {
-                continue;
-            }
-            let kept = directory::read(&config.server.plugins, name).map_err(|error| error.to_string()).and_then(|bytes| {
-                // A file that has changed since will be judged, and then kept.
-                let is_it = weir_plugins::digest(&bytes) == *live.digest;
-                if is_it { self.store.keep(&live.digest, &bytes).map_err(|error| error.to_string()) } else { Ok(()) }
-            });
-            if let Err(error) = kept {
+            let Some(live) = slot.live.as_ref().filter(|_| users(config, name).next().is_some()) else { continue };
+            if let Err(error) = self.store.keep(&live.digest, live.content()) {
                 tracing::warn!(plugin = name, "no private copy can be kept, so there is no way back to this build: {error}");
             }
+            let Some(previous) = &slot.record.previous else { continue };
+            let compiled = slot.previous.as_ref().map(|previous| previous.content());
+            let Err(error) = self.whole(name, &previous.digest, compiled, config) else { continue };
+            let (version, digest) = (&previous.version, &previous.digest);
+            tracing::warn!(plugin = name, version, digest, "there is no way back to this build: {error}");
+        }
+    }
+
+    /// Sees to it that a copy is what it was: written again from memory, or from the directory while that has the same build.
+    fn whole(&self, name: &str, digest: &str, compiled: Option<&[u8]>, config: &Config) -> Result<(), String> {
+        let written = |bytes: &[u8]| self.store.keep(digest, bytes).map_err(|error| error.to_string());
+        if let Some(bytes) = compiled {
+            return written(bytes);
+        }
+        let Err(error) = self.store.read(digest) else { return Ok(()) };
+        match directory::read(&config.server.plugins, name) {
+            Ok(bytes) if weir_plugins::digest(&bytes) == digest => written(&bytes),
+            _ => Err(error),
         }
     }
 }

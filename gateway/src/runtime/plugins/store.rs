@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use weir_plugins::MAX_PLUGIN_BYTES;
+
 use super::record::Record;
 
 /// Records that are kept; a directory holds far fewer plugins that policies use.
@@ -17,7 +19,7 @@ const MAX_RECORDS: usize = 1_000;
 const MAX_LEDGER: u64 = 4 * 1024 * 1024;
 
 /// Where it is.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Store {
     directory: PathBuf,
     /// What was written last.
@@ -34,6 +36,12 @@ impl Store {
     #[must_use]
     pub(super) fn new(state: &Path) -> Self {
         Self { directory: state.join("plugins"), saved: String::new() }
+    }
+
+    /// The same place, for whoever keeps bytes only.
+    #[must_use]
+    pub(super) fn copies(&self) -> Self {
+        Self { directory: self.directory.clone(), saved: String::new() }
     }
 
     /// What is remembered. A ledger that cannot be read is said and counts as empty.
@@ -58,17 +66,21 @@ impl Store {
         }
     }
 
-    /// Keeps the bytes of a plugin.
+    /// Keeps the bytes of a plugin. A copy that is not what it was is said and written again.
     ///
     /// # Errors
     /// The system's.
     pub(super) fn keep(&self, digest: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.copy(digest);
-        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == bytes.len() as u64) {
+        let is_there = path.is_file();
+        if is_there && self.read(digest).is_ok() {
             return Ok(());
         }
-        // A copy that a power failure cuts is known by its digest.
-        self.write(&path, bytes, false)
+        self.write(&path, bytes)?;
+        if is_there {
+            tracing::warn!(path = %path.display(), "a private copy was damaged, and is written again: look at the disk");
+        }
+        Ok(())
     }
 
     /// Whether the bytes of a plugin are kept.
@@ -83,24 +95,28 @@ impl Store {
     /// They are not there, or not what they were.
     pub(super) fn read(&self, digest: &str) -> Result<Vec<u8>, String> {
         let path = self.copy(digest);
-        let bytes = fs::read(&path).map_err(|error| format!("cannot read the private copy {}: {error}", path.display()))?;
+        let is_ours = fs::metadata(&path).map(|metadata| metadata.len() <= MAX_PLUGIN_BYTES);
+        let bytes = is_ours.and_then(|is_ours| if is_ours { fs::read(&path) } else { Ok(Vec::new()) });
+        let bytes = bytes.map_err(|error| format!("cannot read the private copy {}: {error}", path.display()))?;
         if weir_plugins::digest(&bytes) == digest {
             return Ok(bytes);
         }
-        Err(format!("the private copy {} is damaged", path.display()))
+        Err(format!("the private copy {} is damaged: put that build into the plugin directory", path.display()))
     }
 
-    /// Remembers these records, and lets go of bytes that none of them needs. `durable` waits for the disk.
+    /// Remembers these records, and lets go of bytes that none of them needs.
     ///
     /// # Errors
     /// The system's; what was remembered before is still remembered then.
-    pub(super) fn save(&mut self, records: BTreeMap<String, Record>, durable: bool) -> io::Result<()> {
+    pub(super) fn save(&mut self, records: BTreeMap<String, Record>) -> io::Result<()> {
         let ledger = Ledger { plugins: records.into_iter().take(MAX_RECORDS).collect() };
         let text = serde_json::to_string_pretty(&ledger)?;
         if text == self.saved {
             return Ok(());
         }
-        self.write(&self.directory.join("ledger.json"), text.as_bytes(), durable)?;
+        self.write(&self.directory.join("ledger.json"), text.as_bytes())?;
+        // The new names, too: this one's and those of the copies before it. A file system that cannot has them in its next moment.
+        drop(fs::File::open(&self.directory).and_then(|directory| directory.sync_all()));
         self.saved = text;
         self.sweep(&ledger);
         Ok(())
@@ -126,17 +142,17 @@ impl Store {
         self.directory.join(format!("{digest}.wasm"))
     }
 
-    /// Writes beside and renames: a file is there whole or not at all.
-    fn write(&self, path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+    /// Writes beside and renames: a file is there whole or not at all, also after a power failure.
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         let beside = path.with_extension("new");
         let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        let synced = |()| if durable { file.sync_all() } else { Ok(()) };
-        let written = (&file).write_all(bytes).and_then(synced).and_then(|()| fs::rename(&beside, path));
+        let written = (&file).write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&beside, path));
         if written.is_err() {
             drop(fs::remove_file(&beside));
+            return written;
         }
-        written
+        Ok(())
     }
 }
 
@@ -178,6 +194,25 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_copy_is_written_again_whatever_its_length() {
+        let state = scratch("again");
+        let store = Store::new(&state.0);
+        let digest = weir_plugins::digest(b"plugin");
+        store.keep(&digest, b"plugin").unwrap();
+        let copy = state.0.join(format!("plugins/{digest}.wasm"));
+        let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
+        let first = inode(&copy);
+        store.keep(&digest, b"plugin").unwrap();
+        assert_eq!(inode(&copy), first, "what is whole is left alone");
+        // A power failure leaves files without their content; a bad disk leaves them the length they had.
+        for damage in [&b""[..], b"plugi", b"PLUGIN", b"plugin and more"] {
+            fs::write(&copy, damage).unwrap();
+            store.keep(&digest, b"plugin").unwrap();
+            assert_eq!(store.read(&digest).unwrap(), b"plugin", "{damage:?}");
+        }
+    }
+
+    #[test]
     fn records_come_back_and_bytes_that_none_needs_go() {
         let state = scratch("records");
         let mut store = Store::new(&state.0);
@@ -186,7 +221,7 @@ mod tests {
         store.keep(&digests[0], b"one").unwrap();
         store.keep(&digests[1], b"two").unwrap();
         let records = BTreeMap::from([("ips".to_owned(), record(&digests[1]))]);
-        store.save(records.clone(), true).unwrap();
+        store.save(records.clone()).unwrap();
         assert_eq!(Store::new(&state.0).records(), records);
         assert_eq!((store.has(&digests[0]), store.has(&digests[1])), (false, true));
     }

@@ -157,7 +157,10 @@ impl Trials {
                 Some((before, state)) if before == asked && ready.is_none() => state,
                 known => {
                     let state = ready.map_or_else(|| answer(&asked, live, known.map(|(_, state)| state)), |(.., state)| state);
-                    tell(policy, candidate, &state);
+                    // A check has a warning for each that does not run.
+                    if !plugins.checking {
+                        tell(policy, candidate, &state);
+                    }
                     changed |= was_running || matches!(state, State::Running(_));
                     state
                 }
@@ -266,7 +269,7 @@ impl Trials {
                 location: Some(row.candidate.at.clone()),
                 key: format!("policy.{}.candidate", row.policy),
                 message: format!("{}.wasm is not tried: {}", row.candidate.plugin, row.state.reason()?),
-                hint: Some("the policy runs without it".to_owned()),
+                hint: Some("the policy would run without it".to_owned()),
             })
         };
         rows.into_iter().filter_map(warning).collect()
