@@ -155,6 +155,11 @@ impl Host {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner).remove(plugin);
     }
 
+    /// Forgets the state of all plugins that are not kept.
+    pub fn retain(&self, keep: impl Fn(&str) -> bool) {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).retain(|plugin, _| keep(plugin));
+    }
+
     /// The state of a plugin outlives its generations, so that a hot swap does not reset a counter.
     pub(crate) fn shared(&self, plugin: &str) -> Shared {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);

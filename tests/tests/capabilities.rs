@@ -410,3 +410,45 @@ fn what_a_plugin_keeps_ends_with_its_file() {
     });
     assert_eq!(first.as_deref(), Some("1"));
 }
+
+/// A file that is missing for a moment costs a policy nothing; what is gone for good leaves nothing behind, however many come and go.
+#[test]
+fn what_is_kept_of_a_plugin_ends_with_its_file_and_its_last_use() {
+    let origin = Upstream::text("ok");
+    let gateway = Setup::before(&origin).guest("kv", "grants = [\"kv\"]").start();
+    let count = || gateway.get("/").header("x-count").map(str::to_owned);
+    assert_eq!(count().as_deref(), Some("1"));
+    let file = gateway.plugin_file("kv");
+    let (bytes, digest) = (std::fs::read(&file).unwrap(), weir_tests::wasm::digest(&file));
+    let state = || gateway.plugin("kv").first().map(|plugin| plugin["state"].clone()).unwrap_or_default();
+    std::fs::remove_file(&file).unwrap();
+    eventually(LONG, "its file is missed", || state() == "removed");
+    // Names that are gone are forgotten every five seconds.
+    let since = Instant::now();
+    eventually(LONG, "time passes", || since.elapsed() > Duration::from_secs(6));
+    assert_eq!(count().as_deref(), Some("2"), "it is used");
+    std::fs::write(&file, &bytes).unwrap();
+    eventually(LONG, "it is back", || gateway.is_live("kv", &digest));
+    assert_eq!(count().as_deref(), Some("3"), "and goes on with what it has kept");
+
+    let told = |metrics: &str| metrics.contains("policy=\"kv\"") || metrics.contains("plugin=\"kv\"");
+    let metrics = || gateway.admin("GET /metrics").text();
+    assert!(told(&metrics()));
+    std::fs::remove_file(&file).unwrap();
+    eventually(LONG, "its file is missed again", || state() == "removed");
+    let without = |text: &str| text.replace("chain = [\"kv\"]", "chain = []").split("[policy.kv]").next().unwrap().to_owned();
+    let whole = std::fs::read_to_string(gateway.config()).unwrap();
+    gateway.rewrite(without);
+    eventually(LONG, "no policy uses it, and it is forgotten", || gateway.plugin("kv").is_empty() && !told(&metrics()));
+    assert!(metrics().contains("weir_requests_total{site=\"site\""), "the site goes on");
+
+    std::fs::write(&file, &bytes).unwrap();
+    eventually(LONG, "there is one again", || gateway.is_live("kv", &digest));
+    gateway.rewrite(|_| whole.clone());
+    let mut first = None;
+    eventually(LONG, "it counts again", || {
+        first = count();
+        first.is_some()
+    });
+    assert_eq!(first.as_deref(), Some("1"), "from the beginning");
+}

@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::record::{AccessRecord, ConnectionRecord, DecidedBy};
 
-pub use cells::Active;
+pub use cells::{Active, Family};
 pub use render::CONTENT_TYPE;
 
 use cells::Shards;
@@ -118,6 +118,17 @@ impl Metrics {
     /// A file of a plugin was rejected.
     pub fn plugin_rejected(&self, plugin: &str) {
         self.outside(|outside| outside.plugins.entry(plugin.to_owned()).or_default().rejections += 1);
+    }
+
+    /// Forgets sites, policies or upstreams that are gone: their series end. Names come and go with the configuration for as long as a
+    /// process runs.
+    pub fn retain(&self, family: Family, keep: impl Fn(&str) -> bool) {
+        self.shards.retain(family, keep);
+    }
+
+    /// Forgets plugins whose file is gone and that nothing runs any more.
+    pub fn retain_plugins(&self, keep: impl Fn(&str) -> bool) {
+        self.outside(|outside| outside.plugins.retain(|name, _| keep(name)));
     }
 
     /// Whether a server of an upstream is eligible.
@@ -290,6 +301,60 @@ mod tests {
         one.exchange(&fixture::relayed());
         let sample = r#"weir_requests_total{site="partner-a",status="2xx",decided_by="upstream"}"#;
         assert_eq!((value(&one.render(), sample), value(&other.render(), sample)), (2.0, 1.0));
+    }
+
+    #[test]
+    fn names_that_are_gone_are_forgotten_and_begin_anew_when_they_come_back() {
+        let metrics = Metrics::default();
+        let record = |site: &str| AccessRecord { site: Some(site.into()), ..fixture::relayed() };
+        let sample = |site: &str| format!("weir_requests_total{{site=\"{site}\",status=\"2xx\",decided_by=\"upstream\"}}");
+        let mut longest = 0;
+        for turn in 0..1_000 {
+            // As when sites, policies and files are renamed again and again.
+            let name = format!("site-{turn}");
+            metrics.exchange(&record(&name));
+            metrics.exchange(&record("stays"));
+            metrics.plugin_live(&name, 1);
+            longest = longest.max(metrics.render().lines().count());
+            metrics.retain(Family::Sites, |own| own == "stays");
+            metrics.retain_plugins(|_| false);
+        }
+        let text = metrics.render();
+        assert!(longest <= text.lines().count() + 40, "{longest} lines at most, and now {}", text.lines().count());
+        assert!(!text.contains("site-"), "{text}");
+        assert_eq!(value(&text, &sample("stays")), 1_000.0, "the others go on");
+        metrics.exchange(&record("site-7"));
+        assert_eq!(value(&metrics.render(), &sample("site-7")), 1.0);
+    }
+
+    #[test]
+    fn what_other_threads_counted_is_forgotten_too() {
+        let metrics = Metrics::default();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let metrics = &metrics;
+            scope.spawn(move || {
+                // One exchange each time it is told.
+                while told.recv().is_ok_and(|done: std::sync::mpsc::Sender<()>| {
+                    metrics.exchange(&fixture::denied());
+                    done.send(()).is_ok()
+                }) {}
+            });
+            let count = || {
+                let (done, counted) = std::sync::mpsc::channel();
+                tell.send(done).unwrap();
+                counted.recv().unwrap();
+            };
+            let sample = r#"weir_policy_decisions_total{policy="ips",phase="request-body",verdict="deny",mode="enforce"}"#;
+            count();
+            count();
+            assert_eq!(value(&metrics.render(), sample), 2.0);
+            metrics.retain(Family::Policies, |name| name != "ips");
+            assert!(!metrics.render().contains("policy=\"ips\""));
+            count();
+            assert_eq!(value(&metrics.render(), sample), 1.0, "the thread counts where everybody looks");
+            drop(tell);
+        });
     }
 
     #[test]

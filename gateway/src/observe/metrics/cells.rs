@@ -16,6 +16,8 @@ use crate::observe::record::{AccessRecord, DecidedBy};
 #[derive(Debug)]
 pub(super) struct Shards {
     id: u64,
+    /// Grows when names are forgotten: threads let go of their cells then.
+    forgotten: AtomicU64,
     pub(super) sites: Shared<SiteCells>,
     pub(super) policies: Shared<PolicyCells>,
     pub(super) upstreams: Shared<UpstreamCells>,
@@ -29,6 +31,7 @@ impl Default for Shards {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
+            forgotten: AtomicU64::new(0),
             sites: Shared::default(),
             policies: Shared::default(),
             upstreams: Shared::default(),
@@ -61,6 +64,18 @@ impl Shards {
         });
     }
 
+    /// Forgets the names of one family that are not kept. A name that comes back begins anew.
+    pub(super) fn retain(&self, family: Family, keep: impl Fn(&str) -> bool) {
+        let forgot = match family {
+            Family::Sites => self.sites.retain(keep),
+            Family::Policies => self.policies.retain(keep),
+            Family::Upstreams => self.upstreams.retain(keep),
+        };
+        if forgot {
+            self.forgotten.fetch_add(1, Ordering::Release);
+        }
+    }
+
     pub(super) fn lost_connection(&self, reason: &str) {
         self.local(|local| {
             let known = local.refusals.0.len() < MAX_REASONS || local.refusals.0.contains_key(reason);
@@ -86,10 +101,15 @@ impl Shards {
     fn local<R>(&self, body: impl FnOnce(&mut Local) -> R) -> R {
         thread_local!(static LOCALS: RefCell<Vec<(u64, Local)>> = const { RefCell::new(Vec::new()) });
         LOCALS.with_borrow_mut(|locals| {
+            let forgotten = self.forgotten.load(Ordering::Acquire);
             if let Some((_, local)) = locals.iter_mut().find(|(id, _)| *id == self.id) {
+                if local.forgotten != forgotten {
+                    local.forget();
+                    local.forgotten = forgotten;
+                }
                 return body(local);
             }
-            let mut local = Local::default();
+            let mut local = Local { forgotten, ..Local::default() };
             self.active.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&local.active));
             let result = body(&mut local);
             locals.push((self.id, local));
@@ -103,12 +123,32 @@ const MAX_REASONS: usize = 64;
 
 #[derive(Default)]
 struct Local {
+    forgotten: u64,
     sites: Named<SiteCells>,
     policies: Named<PolicyCells>,
     upstreams: Named<UpstreamCells>,
     refusals: Named<Cell>,
     closures: Named<Cell>,
     active: Arc<ActiveCells>,
+}
+
+impl Local {
+    fn forget(&mut self) {
+        self.sites.forget();
+        self.policies.forget();
+        self.upstreams.forget();
+    }
+}
+
+/// Numbers by names of the configuration, which change with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// By site.
+    Sites,
+    /// By policy.
+    Policies,
+    /// By upstream.
+    Upstreams,
 }
 
 /// All threads' cells of one family, with their names.
@@ -129,12 +169,29 @@ impl<T> Shared<T> {
     }
 }
 
+impl<T> Shared<T> {
+    /// Answers whether any was forgotten. What has no name (no site was found) is always kept.
+    fn retain(&self, keep: impl Fn(&str) -> bool) -> bool {
+        let mut cells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = cells.len();
+        cells.retain(|(name, _)| name.is_empty() || keep(name));
+        cells.len() < before
+    }
+}
+
 /// One thread's cells of one family, by name.
 struct Named<T>(HashMap<Arc<str>, Arc<T>, BuildShort>);
 
 impl<T> Default for Named<T> {
     fn default() -> Self {
         Self(HashMap::default())
+    }
+}
+
+impl<T> Named<T> {
+    /// Lets go of what only this thread still has.
+    fn forget(&mut self) {
+        self.0.retain(|_, cells| Arc::strong_count(cells) > 1);
     }
 }
 

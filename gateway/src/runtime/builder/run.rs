@@ -1,6 +1,7 @@
 //! The builder's loop: orders, changed files, judged plugins and failing generations, one after the other. Files are judged and candidates
 //! configured beside the loop, so that neither an order nor a quarantine waits for a compiler.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use weir_plugins::directory::{Change, Watcher};
 use super::{Builder, watched};
 use crate::config::{self, Config, Errors};
 use crate::observe::Metrics;
+use crate::observe::metrics::Family;
 use crate::runtime::files::Watched;
 use crate::runtime::plugins::judge::{Job, Judged};
 use crate::runtime::plugins::record::Again;
@@ -38,6 +40,8 @@ pub enum Event {
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often generations are looked at while nothing fails: often enough for the window of the quarantine.
 const JUDGE_EVERY: Duration = Duration::from_secs(1);
+/// How often names that are gone are forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(5);
 /// How soon they are looked at again when calls fail: what a failing generation costs until then is bounded.
 const JUDGE_AGAIN: Duration = Duration::from_millis(100);
 
@@ -56,6 +60,7 @@ pub async fn run(
     state.reconfigured();
     let mut look = tokio::time::interval(LOOK_EVERY);
     let mut judge_at = Instant::now() + JUDGE_EVERY;
+    let mut forget_at = Instant::now() + FORGET_EVERY;
     let mut quiet_until = Instant::now();
     loop {
         let failing = async {
@@ -77,6 +82,10 @@ pub async fn run(
             () = sleep_until(judge_at) => {
                 state.judge_generations().await;
                 judge_at = Instant::now() + JUDGE_EVERY;
+            }
+            () = sleep_until(forget_at) => {
+                state.forget();
+                forget_at = Instant::now() + FORGET_EVERY;
             }
             _ = look.tick() => state.look().await,
             () = state.builder.trials.ready() => state.republish(false),
@@ -267,6 +276,15 @@ impl<P: Fn(&Arc<Snapshot>)> State<P> {
             self.republish(true);
         }
         drop(reply.send(result));
+    }
+
+    /// Names come and go for as long as a process runs: what is kept of those that are gone ends.
+    fn forget(&mut self) {
+        let config = Arc::clone(&self.current.config);
+        self.builder.plugins.forget(&config, &self.metrics);
+        let sites: HashSet<&str> = config.sites.iter().map(|site| &*site.name).collect();
+        self.metrics.retain(Family::Sites, |name| sites.contains(name));
+        self.metrics.retain(Family::Upstreams, |name| config.upstreams.contains_key(name));
     }
 
     async fn judge_generations(&mut self) {

@@ -31,6 +31,8 @@ use self::spec::{located, untrusted, users};
 use self::status::{Retired, Row, Status, unix_now};
 use self::store::Store;
 use crate::config::{self, Config, Policy};
+use crate::observe::Metrics;
+use crate::observe::metrics::Family;
 
 /// A file that could not be taken for a reason outside of it is tried again after so long.
 const LATER: Duration = Duration::from_secs(30);
@@ -322,6 +324,21 @@ impl Plugins {
         let used: HashSet<&str> = self.generations.values().map(|generation| &*generation.plugin.name).collect();
         self.slots.retain(|name, slot| slot.record.removed.is_none() || used.contains(name.as_str()));
         self.changed();
+    }
+
+    /// Forgets the state and the counts of plugins that are gone: no file, no policy that uses it, no request that still runs it. The same
+    /// of policies. A plugin whose file comes back before that goes on with what it has kept.
+    pub fn forget(&self, config: &Config, metrics: &Metrics) {
+        let retired = || self.retired.iter().filter(|retired| retired.generation.strong_count() > 0);
+        let running = self.generations.values().map(|generation| &*generation.plugin.name);
+        let plugins: HashSet<&str> = self.slots.keys().map(String::as_str).chain(running).collect();
+        let plugin = |name: &str| plugins.contains(name) || retired().any(|retired| *retired.plugin == *name);
+        let policies: HashSet<&str> = config.policies.keys().map(|name| &**name).collect();
+        let policy = |name: &str| policies.contains(name) || retired().any(|retired| *retired.policy == *name);
+        self.host.retain(plugin);
+        self.status.retain(plugin, policy);
+        metrics.retain_plugins(plugin);
+        metrics.retain(Family::Policies, policy);
     }
 
     /// The running generations by policy.

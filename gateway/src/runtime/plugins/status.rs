@@ -118,6 +118,13 @@ impl Status {
         *self.shown().rollbacks.entry((name.to_owned(), cause)).or_default() += 1;
     }
 
+    /// Forgets the counts of plugins and policies that are gone.
+    pub(super) fn retain(&self, plugin: impl Fn(&str) -> bool, policy: impl Fn(&str) -> bool) {
+        let mut shown = self.shown();
+        shown.rollbacks.retain(|(name, _), _| plugin(name));
+        shown.quarantines.retain(|name, _| policy(name));
+    }
+
     pub(super) fn quarantined(&self, policy: &str) {
         *self.shown().quarantines.entry(policy.to_owned()).or_default() += 1;
     }
