@@ -1,6 +1,6 @@
 //! One line per exchange, whatever its end, with every documented field.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use weir_tests::tls::{Authority, Kind};
 use weir_tests::{LONG, Reply, Request, Setup, Upstream, eventually, geo};
 
@@ -168,4 +168,42 @@ fn the_log_can_go_to_a_file_or_nowhere() {
     let silent = Setup::before(&origin).telemetry("access_log = \"off\"").start();
     assert_eq!(silent.get("/").status, 200);
     assert!(silent.log().is_empty());
+}
+
+/// Findings of the connection phase are on record once: on the first request of the connection.
+#[test]
+fn what_matched_a_connection_is_on_the_record_of_its_first_request() {
+    let origin = Upstream::text("ok");
+    let gateway = Setup::before(&origin).guest("trial", "config = { version = \"one\", connection = \"pass\" }").start();
+    let mut client = gateway.connect();
+    let lines: Vec<Value> = (0..2).map(|_| gateway.log_of(&client.ask(&Request::get("/")).unwrap())).collect();
+    let expected = json!([{
+        "policy": "trial", "rule": "address", "category": "connection", "target": "client_ip", "evidence": "one", "score": 0,
+    }]);
+    assert_eq!((&lines[0]["findings"], &lines[1]["findings"]), (&expected, &json!([])));
+    assert!(lines.iter().all(|line| line["tags"]["connected"] == "one"), "{lines:?}");
+}
+
+/// A connection that never has a request has a line that tells who closed it, and why.
+#[test]
+fn what_closed_a_connection_is_on_its_own_record() {
+    let (origin, authority) = (Upstream::text("ok"), Authority::new());
+    let gateway = Setup::before(&origin)
+        .certificate(&authority.issue(Kind::Ecdsa, &["site.test"]))
+        .guest("trial", "config = { version = \"one\", connection = \"close\" }")
+        .start();
+    let closed = authority.connect(gateway.tls(), "site.test").and_then(|mut connection| connection.ask(&Request::get("/")));
+    assert!(closed.is_err(), "{closed:?}");
+    let line = gateway.log_where(|line| line["event"] == "connection");
+    assert_eq!((&line["site"], &line["decided_by"]), (&"site".into(), &"trial".into()), "{line}");
+    assert_eq!((&line["reason"], &line["detail"]), (&"policy_denied".into(), &"address_is_listed".into()), "{line}");
+    assert_eq!(
+        (&line["policies"][0]["phase"], &line["policies"][0]["rule"]),
+        (&"connection".into(), &"address".into()),
+        "{line}"
+    );
+    assert_eq!(line["findings"][0]["evidence"], "one", "{line}");
+    assert_eq!(gateway.metric("weir_connections_refused_total{reason=\"policy_denied\"}"), 1.0);
+    let decided = "weir_policy_decisions_total{policy=\"trial\",phase=\"connection\",verdict=\"deny\",mode=\"enforce\"}";
+    assert_eq!(gateway.metric(decided), 1.0);
 }

@@ -243,6 +243,46 @@ fn a_canary_that_traps_on_bodies_answers_for_it_itself() {
 }
 
 #[test]
+fn a_canary_decides_about_connections_too() {
+    let origin = Upstream::text("ok");
+    let canary =
+        |more: &str| format!("mode = \"canary\", share = 1.0, config = {{ version = \"new\", connection = \"{more}\" }}");
+    let stable = "connection = \"pass\"";
+    let of_connection = |line: &Value| -> Vec<Value> {
+        let entries = line["policies"].as_array().cloned().unwrap_or_default();
+        entries.into_iter().filter(|entry| entry["phase"] == "connection").collect()
+    };
+    let findings = |line: &Value| line["findings"].as_array().cloned().unwrap_or_default();
+
+    let gateway = start(setup(&origin, stable, &canary("deny")));
+    let answer = gateway.get("/");
+    let line = gateway.log_of(&answer);
+    assert_eq!((answer.status, &line["decided_by"], &line["rule"]), (403, &"trial".into(), &"address".into()), "{line}");
+    let entries = of_connection(&line);
+    assert_eq!((entries.len(), &entries[0]["candidate"], &entries[0]["verdict"]), (1, &true.into(), &"deny".into()), "{line}");
+    assert_eq!((findings(&line).len(), &line["findings"][0]["evidence"]), (1, &"new".into()), "{line}");
+
+    let gateway = start(setup(&origin, stable, &canary("panic")));
+    let answer = gateway.get("/");
+    let line = gateway.log_of(&answer);
+    assert_eq!(answer.status, 200, "the stable version lets it pass: {line}");
+    let verdicts: Vec<Value> = of_connection(&line).iter().map(|entry| entry["verdict"].clone()).collect();
+    assert_eq!(verdicts, ["error", "next"], "{line}");
+    assert_eq!((findings(&line).len(), &line["findings"][0]["evidence"]), (1, &"old".into()), "what failed is undone: {line}");
+
+    let gateway = start(setup(&origin, stable, &canary("deny").replace("1.0", "0.0")));
+    assert_eq!(gateway.get("/").status, 200, "nobody is on the canary");
+
+    let shadow = "mode = \"shadow\", config = { version = \"new\", connection = \"deny\" }";
+    let gateway = start(setup(&origin, stable, shadow));
+    let answer = gateway.get("/");
+    let line = gateway.log_of(&answer);
+    let entries = of_connection(&line);
+    assert_eq!((answer.status, entries.len(), &entries[1]["differs"]), (200, 2, &"verdict".into()), "{line}");
+    assert_eq!((findings(&line).len(), &line["findings"][0]["evidence"]), (1, &"old".into()), "a shadow's are nobody's: {line}");
+}
+
+#[test]
 fn a_policy_that_observes_stays_so_with_a_canary() {
     let origin = Upstream::text("ok");
     let settings = "mode = \"canary\", share = 1.0, config = { version = \"new\", deny = [\"/x\"] }";

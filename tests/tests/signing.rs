@@ -275,3 +275,23 @@ fn what_was_live_is_remembered_over_a_restart_and_no_older_file_takes_its_place(
     let checked = run(&["check", "--config", &gateway.config().display().to_string()]);
     assert_eq!(checked.code, Some(1), "{}", checked.text());
 }
+
+#[test]
+fn the_admin_api_says_who_signed_what_runs_and_when() {
+    let author = Signer::new();
+    let origin = Upstream::text("ok");
+    let mut gateway = signed(&origin, &author).start();
+    let signature = |gateway: &Gateway| gateway.plugin("noop")[0]["signature"].clone();
+    let by = |at: u64| serde_json::json!({ "key": author.key(), "signed_at": at });
+    assert_eq!(signature(&gateway), by(100));
+    let (file, bytes) = (gateway.plugin_file("noop"), released("0.3.0"));
+    put(&file, &bytes, &sign(&author, &bytes, 250));
+    let digest = wasm::digest(&file);
+    eventually(LONG, "the next release is live", || gateway.is_live("noop", &digest));
+    assert_eq!(signature(&gateway), by(250));
+    gateway.restart();
+    assert_eq!(signature(&gateway), by(250));
+
+    let unsigned = Setup::before(&origin).guest("noop", "").start();
+    assert!(unsigned.plugin("noop")[0]["signature"].is_null(), "nobody asked for one");
+}

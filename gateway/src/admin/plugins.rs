@@ -71,6 +71,8 @@ fn mark(mark: &Mark) -> Value {
 fn plugin(row: &Row) -> Value {
     let live = row.live.as_ref();
     let refused = row.record.refused.as_ref();
+    let proof = row.record.live.as_ref().and_then(|live| live.proof.as_ref());
+    let signature = proof.map(|proof| json!({ "key": proof.key, "signed_at": proof.at }));
     let rejected = refused.map(|refused| json!({ "digest": refused.digest, "reason": refused.reason, "at": refused.at }));
     json!({
         "name": row.name,
@@ -78,6 +80,7 @@ fn plugin(row: &Row) -> Value {
         "version": live.map(|plugin| plugin.version().to_owned()),
         "digest": live.map(|plugin| plugin.digest.to_string()),
         "bytes": live.map(|plugin| plugin.bytes),
+        "signature": signature,
         "state": row.state(),
         "since": row.record.live.as_ref().map(|live| live.since),
         "reason": row.reason(),

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use ipnet::IpNet;
 use tokio::net::TcpStream;
 use weir_plugins::capability::http_out::CallOut;
-use weir_plugins::{ConnectionFacts, Decision, Exchange, Phase, TraceContext, Verdict};
+use weir_plugins::{ConnectionFacts, Decision, Exchange, Finding, Phase, TraceContext, Verdict};
 
 use super::accept::{Listening, Permit};
 use super::io::{Activity, Timed, Waits};
@@ -46,6 +46,8 @@ struct Asked {
     tags: Vec<(String, String)>,
     /// For the record of the first exchange.
     decisions: Vec<Decision>,
+    /// As `decisions`.
+    findings: Vec<Finding>,
     /// As `decisions`, which they count from.
     calls: Vec<CallOut>,
 }
@@ -83,9 +85,8 @@ pub async fn run(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, listen
         Ok(Ok((stream, info))) => {
             let is_h2 = info.alpn.as_deref() == Some("h2");
             let conn = opened.conn(Some(info), permit);
-            if conn.is_denied_silently(&snapshot).await {
-                let (info, site) = (Arc::clone(&conn.info), None);
-                return worker.shared.recorder.record_connection(connection_record(info, site, "policy_denied", String::new()));
+            if let Some(record) = conn.denied_silently(&snapshot).await {
+                return worker.shared.recorder.record_connection(record);
             }
             if !is_h2 {
                 return server::serve(worker, conn, Io::Accepted(Box::new(stream))).await;
@@ -161,7 +162,8 @@ pub fn lost(
 
 /// A connection that ended before it was one.
 pub fn connection_record(conn: Arc<ConnInfo>, site: Option<Arc<str>>, reason: &str, detail: String) -> ConnectionRecord {
-    ConnectionRecord { time: SystemTime::now(), conn, site, decided_by: DecidedBy::Gateway, reason: reason.to_owned(), detail }
+    let (time, decided_by, reason) = (SystemTime::now(), DecidedBy::Gateway, reason.to_owned());
+    ConnectionRecord { time, conn, site, decided_by, reason, detail, decisions: Vec::new(), findings: Vec::new() }
 }
 
 impl Conn {
@@ -198,7 +200,7 @@ impl Conn {
     }
 
     /// The connection phase's verdict for a site: asked once per connection and snapshot. Its tags go to every exchange, its
-    /// decisions to the first.
+    /// decisions and findings to the first.
     pub async fn connection_verdict(
         &self,
         snapshot: &Arc<Snapshot>,
@@ -224,6 +226,7 @@ impl Conn {
             asked.calls.iter_mut().for_each(|call| call.decision += before);
             exchange.calls.append(&mut asked.calls);
             exchange.decisions.append(&mut asked.decisions);
+            exchange.findings.append(&mut asked.findings);
         }
         asked.verdict.clone()
     }
@@ -233,20 +236,29 @@ impl Conn {
         exchange.trace = trace;
         let mut slot = Some(Box::new(exchange));
         let verdict = site.chain.connection(&mut slot).await;
-        let kept = slot.map(|exchange| (exchange.tags, exchange.decisions, exchange.calls));
-        let (tags, decisions, calls) = kept.unwrap_or_default();
-        Asked { site: Arc::clone(&site.name), generation: snapshot.generation, verdict, tags, decisions, calls }
+        let kept = slot.map(|exchange| (exchange.tags, exchange.decisions, exchange.findings, exchange.calls));
+        let (tags, decisions, findings, calls) = kept.unwrap_or_default();
+        Asked { site: Arc::clone(&site.name), generation: snapshot.generation, verdict, tags, decisions, findings, calls }
     }
 
-    /// Whether the connection phase wants this connection closed before a byte of HTTP. Other refusals are answered over HTTP, with a
-    /// reference id.
-    async fn is_denied_silently(&self, snapshot: &Arc<Snapshot>) -> bool {
-        let Some(sni) = self.info.tls.as_ref().and_then(|tls| tls.sni.as_deref()) else { return false };
-        let Some(site) = snapshot.hosts.find(sni).filter(|site| site.chain.wants(Phase::Connection)) else { return false };
+    /// The record of a connection that the connection phase wants closed before a byte of HTTP. Other refusals are answered over HTTP,
+    /// with a reference id.
+    async fn denied_silently(&self, snapshot: &Arc<Snapshot>) -> Option<ConnectionRecord> {
+        let sni = self.info.tls.as_ref()?.sni.as_deref()?;
+        let site = snapshot.hosts.find(sni).filter(|site| site.chain.wants(Phase::Connection))?;
         if self.is_trusted(&snapshot.config.trusted_proxies) {
-            return false;
+            return None;
         }
-        matches!(self.connection_verdict(snapshot, site, None).await, Verdict::Deny(refusal) if refusal.status == 0)
+        let Verdict::Deny(refusal) = self.connection_verdict(snapshot, site, None).await else { return None };
+        if refusal.status != 0 {
+            return None;
+        }
+        // No exchange will take them.
+        let asked = self.verdicts.take().into_iter().find(|asked| asked.site == site.name);
+        let (decisions, findings) = asked.map(|asked| (asked.decisions, asked.findings)).unwrap_or_default();
+        let name = Some(Arc::clone(&site.name));
+        let record = connection_record(Arc::clone(&self.info), name, "policy_denied", refusal.reason);
+        Some(ConnectionRecord { decided_by: DecidedBy::Policy(refusal.policy), decisions, findings, ..record })
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use weir_plugins::candidate::Difference;
+use weir_plugins::{Decision, Finding};
 
 use crate::conn::{ConnInfo, TlsInfo};
 
@@ -34,7 +35,7 @@ pub fn render(record: &AccessRecord, out: &mut Vec<u8>) {
     line.text("decided_by", record.decided_by.as_str());
     line.text("reason", &record.reason);
     line.text("rule", &record.rule);
-    decisions(&mut line, record);
+    decisions(&mut line, &record.decisions, &record.findings);
     tags(&mut line, record);
     line.optional("upstream", record.upstream.as_deref());
     line.objects("attempts", &record.attempts, |object, attempt| {
@@ -70,6 +71,10 @@ pub fn render_connection(record: &ConnectionRecord, out: &mut Vec<u8>) {
     line.text("decided_by", record.decided_by.as_str());
     line.text("reason", &record.reason);
     line.text("detail", &record.detail);
+    // Only where policies were asked.
+    if !record.decisions.is_empty() {
+        decisions(&mut line, &record.decisions, &record.findings);
+    }
     line.end();
 }
 
@@ -192,8 +197,8 @@ fn tls(line: &mut Object<'_>, tls: Option<&TlsInfo>) {
     }
 }
 
-fn decisions(line: &mut Object<'_>, record: &AccessRecord) {
-    line.objects("policies", &record.decisions, |object, decision| {
+fn decisions(line: &mut Object<'_>, decisions: &[Decision], findings: &[Finding]) {
+    line.objects("policies", decisions, |object, decision| {
         object.text("name", &decision.version.policy);
         object.text("phase", decision.phase.name());
         object.text("verdict", decision.verdict.name());
@@ -206,7 +211,7 @@ fn decisions(line: &mut Object<'_>, record: &AccessRecord) {
             object.optional("differs", tried.difference().map(Difference::name));
         }
     });
-    line.objects("findings", &record.findings, |object, finding| {
+    line.objects("findings", findings, |object, finding| {
         object.text("policy", &finding.policy);
         object.text("rule", &finding.rule);
         object.text("category", &finding.category);

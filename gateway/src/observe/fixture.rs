@@ -141,6 +141,8 @@ pub(super) fn connection() -> ConnectionRecord {
         decided_by: DecidedBy::Gateway,
         reason: "tls_handshake_failed".to_owned(),
         detail: "no shared \"suite\"".to_owned(),
+        decisions: Vec::new(),
+        findings: Vec::new(),
     }
 }
 

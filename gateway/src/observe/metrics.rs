@@ -50,12 +50,12 @@ impl Metrics {
             // The words of a policy are not ours to bound.
             DecidedBy::Policy(_) => "policy_denied",
         };
-        self.shards.lost_connection(reason);
+        self.shards.lost_connection(reason, &record.decisions);
     }
 
     /// Counts a connection that was refused without a line of its own.
     pub fn refused_connection(&self, reason: &'static str) {
-        self.shards.lost_connection(reason);
+        self.shards.lost_connection(reason, &[]);
     }
 
     /// Counts a connection that the gateway ended for what its client did on it.

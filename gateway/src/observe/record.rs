@@ -118,4 +118,8 @@ pub struct ConnectionRecord {
     pub reason: String,
     /// Free text for the operator.
     pub detail: String,
+    /// What policies decided, when one of them closed it.
+    pub decisions: Vec<Decision>,
+    /// Rules that matched then.
+    pub findings: Vec<Finding>,
 }

@@ -39,6 +39,7 @@ impl Asked {
         let name = plugin.own_name().to_owned();
         let release = Release { name: name.clone(), version: plugin.version().to_owned(), signed: signed.at };
         self.running.iter().try_for_each(|running| release.replaces(running)).map_err(|error| error.to_string())?;
-        Ok(self.signature.clone().map(|signature| Proof { name, signature, at: signed.at }))
+        let key = signed.key.map(|key| key.to_string());
+        Ok(self.signature.clone().map(|signature| Proof { name, signature, key, at: signed.at }))
     }
 }

@@ -91,8 +91,10 @@ pub enum SignatureError {
 }
 
 /// What an accepted signature says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Signed {
+    /// Whose it is; none when no signature was asked for.
+    pub key: Option<Key>,
     /// When it was made, in Unix seconds, if its trusted comment says so. minisign writes that by itself.
     pub at: Option<u64>,
 }
@@ -108,7 +110,7 @@ pub fn verify(name: &str, bytes: &[u8], signature: Option<&str>, keys: &[Key]) -
     for key in keys {
         let Ok(public) = PublicKey::from_base64(&key.0) else { continue };
         match public.verify(bytes, &signature, false) {
-            Ok(()) => return Ok(Signed { at: timestamp(signature.trusted_comment()) }),
+            Ok(()) => return Ok(Signed { key: Some(key.clone()), at: timestamp(signature.trusted_comment()) }),
             Err(Error::UnexpectedKeyId) => {}
             Err(Error::UnexpectedAlgorithm) => refused = SignatureError::Legacy,
             Err(_) => refused = SignatureError::Mismatch,
@@ -186,7 +188,8 @@ mod tests {
             RUQf6LRCGA9i559r3g7V1qNyJDApGip8MfqcadIgT9CuhV3EMhHoN1mGTkUidF/z7SrlQgXdy8ofjb7bNJJylDOocrCo8KLzZwo=\n\
             trusted comment: timestamp:1633700835\tfile:test\tprehashed\n\
             wLMDjy9FLAuxZ3q4NlEvkgtyhrr0gtTu6KC4KBJdITbbOeAi1zBIYo0v4iTgt8jJpIidRJnp94ABQkJAgAooBQ==\n";
-        assert_eq!(verify("test", b"test", Some(signature), std::slice::from_ref(&key)), Ok(Signed { at: Some(1_633_700_835) }));
+        let signed = verify("test", b"test", Some(signature), std::slice::from_ref(&key));
+        assert_eq!(signed, Ok(Signed { key: Some(key.clone()), at: Some(1_633_700_835) }));
         assert_eq!(verify("test", b"Test", Some(signature), &[key]), Err(SignatureError::Mismatch));
     }
 
@@ -196,10 +199,10 @@ mod tests {
         let keys = [first, second];
         for pair in [&one, &two] {
             let signature = sign(pair, FILE, "timestamp:1795450573\tfile:ips.wasm\thashed");
-            assert_eq!(verify("ips", FILE, Some(&signature), &keys), Ok(Signed { at: Some(1_795_450_573) }));
+            assert_eq!(verify("ips", FILE, Some(&signature), &keys).ok().map(|signed| signed.at), Some(Some(1_795_450_573)));
         }
         let signature = sign(&one, FILE, "by hand");
-        assert_eq!(verify("ips", FILE, Some(&signature), &keys), Ok(Signed { at: None }));
+        assert_eq!(verify("ips", FILE, Some(&signature), &keys).ok().map(|signed| signed.at), Some(None));
     }
 
     #[test]

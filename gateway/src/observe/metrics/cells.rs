@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use weir_plugins::{Mode, Phase, VerdictKind};
+use weir_plugins::{Decision, Mode, Phase, VerdictKind};
 
 use crate::hash::BuildShort;
 use crate::observe::record::{AccessRecord, DecidedBy};
@@ -47,12 +47,7 @@ impl Shards {
         self.local(|local| {
             let site = record.site.as_deref().unwrap_or_default();
             local.sites.with(&self.sites, site, |cells| cells.count(record));
-            // What a shadow says decides nothing: its calls have a metric of their own.
-            for decision in record.decisions.iter().filter(|decision| decision.counts()) {
-                local.policies.with(&self.policies, &decision.version.policy, |cells| {
-                    cells.count(decision.phase, decision.verdict, decision.mode, decision.elapsed);
-                });
-            }
+            self.decisions(local, &record.decisions);
             if !record.attempts.is_empty() {
                 let upstream = record.upstream.as_deref().unwrap_or_default();
                 local.upstreams.with(&self.upstreams, upstream, |cells| {
@@ -76,8 +71,18 @@ impl Shards {
         }
     }
 
-    pub(super) fn lost_connection(&self, reason: &str) {
+    fn decisions(&self, local: &mut Local, decisions: &[Decision]) {
+        // What a shadow says decides nothing: its calls have a metric of their own.
+        for decision in decisions.iter().filter(|decision| decision.counts()) {
+            local.policies.with(&self.policies, &decision.version.policy, |cells| {
+                cells.count(decision.phase, decision.verdict, decision.mode, decision.elapsed);
+            });
+        }
+    }
+
+    pub(super) fn lost_connection(&self, reason: &str, decisions: &[Decision]) {
         self.local(|local| {
+            self.decisions(local, decisions);
             let known = local.refusals.0.len() < MAX_REASONS || local.refusals.0.contains_key(reason);
             local.refusals.with(&self.refusals, if known { reason } else { "other" }, |cell| cell.add(1));
         });

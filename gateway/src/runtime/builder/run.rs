@@ -329,7 +329,7 @@ impl<P: Fn(&Arc<Snapshot>)> State<P> {
                 self.metrics.plugin_rejected(&name);
                 self.republish(false);
             }
-            Outcome::Again(job) => self.judge(job),
+            Outcome::Again(job) => self.judge(*job),
         }
     }
 }

@@ -78,7 +78,7 @@ pub enum Outcome {
     /// It was refused; nothing changed.
     Rejected,
     /// The configuration changed meanwhile: it must be judged for the new one.
-    Again(Job),
+    Again(Box<Job>),
 }
 
 impl Plugins {
@@ -203,7 +203,7 @@ impl Plugins {
             job.aim(Some(config));
             job.asked = self.asked(&name, &name, config);
             job.loaded = Some(plugin);
-            return Outcome::Again(job);
+            return Outcome::Again(Box::new(job));
         }
         // Without the copy there would be no way back to it after a restart.
         if !used.is_empty()

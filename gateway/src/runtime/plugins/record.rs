@@ -25,6 +25,9 @@ pub struct Proof {
     pub name: String,
     /// The text of its signature file.
     pub signature: String,
+    /// The public key it was verified with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// When it was signed, if that is said; Unix seconds.
     pub at: Option<u64>,
 }
