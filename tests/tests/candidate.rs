@@ -282,6 +282,30 @@ fn a_canary_decides_about_connections_too() {
     assert_eq!((findings(&line).len(), &line["findings"][0]["evidence"]), (1, &"old".into()), "a shadow's are nobody's: {line}");
 }
 
+/// What a candidate asks of upstreams is real, in its last phase too.
+#[test]
+fn what_a_candidate_asks_when_an_exchange_has_ended_is_on_record() {
+    let (origin, directory) = (Upstream::text("ok"), Upstream::text("noted"));
+    for mode in ["mode = \"shadow\"", "mode = \"canary\", share = 1.0"] {
+        let lines = format!(
+            "grants = [\"http-out\"]\nhttp_out = {{ upstreams = [\"directory\"] }}\nlimits = {{ wall = \"20s\" }}\n\
+             candidate = {{ plugin = \"call-out@new\", {mode}, config = {{ ends = true }} }}"
+        );
+        let gateway = Setup::before(&origin)
+            .guest("call-out", &lines)
+            .file("plugins/call-out@new.wasm", fs::read(wasm::guest("call-out")).unwrap())
+            .section(&format!("[upstream.directory]\nservers = [{{ url = \"{}\" }}]", directory.url()))
+            .start();
+        let state = || gateway.plugin("call-out")[0]["policies"][0]["candidate"]["state"].clone();
+        eventually(LONG, "its candidate is tried", || state() == "running");
+        let line = gateway.log_of(&gateway.get("/"));
+        let calls = line["calls"].as_array().cloned().unwrap_or_default();
+        assert_eq!(calls.len(), 1, "{mode}: {line}");
+        assert_eq!((&calls[0]["upstream"], &calls[0]["status"]), (&"directory".into(), &200.into()), "{mode}: {line}");
+        assert_eq!(directory.last().target(), "/ended/200");
+    }
+}
+
 #[test]
 fn a_policy_that_observes_stays_so_with_a_canary() {
     let origin = Upstream::text("ok");

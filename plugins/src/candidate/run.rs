@@ -199,6 +199,9 @@ pub(crate) async fn complete(pair: Pair<'_>, slot: &mut Slot, outcome: &Outcome)
     } else {
         let mut copy = slot.as_deref_mut().map(|exchange| Box::new(exchange.copy(false, pair.index)));
         let called = chain::complete(candidate, place(pair.index), &mut copy, outcome, Some(Tried::Shadow(None))).await;
+        if let (Some(exchange), Some(copy)) = (slot.as_deref_mut(), copy.as_deref_mut()) {
+            exchange.keep_calls(copy, candidate.shared.http_out.id);
+        }
         // Noted in the copy, whose decisions are the only ones that count here.
         let noted = copy.into_iter().flat_map(|copy| copy.decisions);
         if let Some(exchange) = slot.as_deref_mut() {
