@@ -104,8 +104,8 @@ impl Job {
         let generations = prepare(host, &self.specs, &plugin, self.countries).await;
         let generations = generations.map_err(|reason| Refusal { reason, again: Again::ConfigChanges })?;
         if let Some(copies) = self.copies.as_ref().filter(|_| !self.specs.is_empty()) {
-            // Where that fails, it is tried again and told when the file would go live.
-            drop(copies.keep(&self.digest, &self.bytes));
+            let kept = copies.keep(&self.digest, &self.bytes);
+            kept.map_err(|error| Refusal { reason: super::no_copy(&error), again: Again::Later })?;
         }
         Ok(Ready { plugin, generations, proof })
     }
