@@ -223,6 +223,7 @@ impl Grade {
             .max_wasm_stack(STACK)
             .memory_reservation(reservation)
             .wasm_component_model(true)
+            .wasm_memory64(false) // `pieces.rs` counts in 32 bits
             .concurrency_support(false); // sync exports on fibers: half the cost of a call
         match self {
             Self::Draft => config

@@ -7,6 +7,7 @@ use wasm_encoder::{
 use wasmtime::{Engine, Instance, Module, Store};
 
 use super::*;
+use crate::engine::Grade;
 
 const PAGE: u32 = 64 * 1024;
 const PAGES: u32 = 8;
@@ -48,6 +49,22 @@ fn module(length: Option<i32>) -> Vec<u8> {
     module.section(&types).section(&imports).section(&functions).section(&memories).section(&exports);
     module.section(&DataCountSection { count: 2 }).section(&hints).section(&code).section(&data);
     module.finish()
+}
+
+/// What could not be cut must not run uncut.
+#[test]
+fn a_memory_of_64_bits_is_refused_by_the_engine_that_serves() {
+    let mut memories = MemorySection::new();
+    memories.memory(MemoryType { minimum: 1, maximum: None, memory64: true, shared: false, page_size_log2: None });
+    let module = Encoder::new().section(&memories).clone().finish();
+    let directory = std::env::temp_dir().join(format!("weir-memory64-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    for grade in [Grade::Draft, Grade::Serving] {
+        let engine = grade.compiler(&directory, 4 << 30).unwrap();
+        let error = format!("{:#}", Module::new(&engine, &module).unwrap_err());
+        assert!(error.contains("memory64"), "{error}");
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 /// Calls a function with three numbers in a memory with a pattern: what is in memory then, and whether it trapped.
