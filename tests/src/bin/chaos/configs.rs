@@ -101,14 +101,12 @@ backend origin
     )
 }
 
-/// Weir, which prefers a server again about as soon as the others do, but ever later while it flaps. `note` changes nothing but the file, so that there is something to reload.
-pub(crate) fn weir(directory: &Path, at: &Addresses, note: u64) -> String {
-    let (directory, Addresses { proxy, primary, secondary, checks }) = (directory.display(), at);
-    let health = if *checks { format!("health = {{ path = \"{HEALTH}\", every = \"500ms\" }}\n") } else { String::new() };
-    let first_byte = 60 + note % 60;
+/// The beginning of a weir.toml, up to the servers of the upstream `origin`: what belongs to that upstream may follow.
+pub(crate) fn beginning(directory: &Path, workers: usize, proxy: &impl std::fmt::Display, servers: &str) -> String {
+    let directory = directory.display();
     format!(
         "[server]
-workers = 2
+workers = {workers}
 plugins = \"{directory}/plugins\"
 state = \"{directory}/state\"
 [telemetry]
@@ -116,8 +114,20 @@ access_log = \"off\"
 [[listener]]
 address = \"{proxy}\"
 [upstream.origin]
-servers = [{{ url = \"http://{primary}\" }}, {{ url = \"http://{secondary}\", priority = 1 }}]
-{health}failback = {{ after = \"500ms\", ramp = \"1s\" }}
+servers = [{servers}]
+"
+    )
+}
+
+/// Weir, which prefers a server again about as soon as the others do, but ever later while it flaps. `note` changes nothing but the file, so that there is something to reload.
+pub(crate) fn weir(directory: &Path, at: &Addresses, note: u64) -> String {
+    let Addresses { proxy, primary, secondary, checks } = at;
+    let servers = format!("{{ url = \"http://{primary}\" }}, {{ url = \"http://{secondary}\", priority = 1 }}");
+    let beginning = beginning(directory, 2, proxy, &servers);
+    let health = if *checks { format!("health = {{ path = \"{HEALTH}\", every = \"500ms\" }}\n") } else { String::new() };
+    let first_byte = 60 + note % 60;
+    format!(
+        "{beginning}{health}failback = {{ after = \"500ms\", ramp = \"1s\" }}
 timeouts = {{ connect = \"1s\", first_byte = \"{first_byte}s\" }}
 [[site]]
 name = \"chaos\"

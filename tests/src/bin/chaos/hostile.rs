@@ -11,6 +11,7 @@ use weir_tests::process::{Process, ProcessError};
 use weir_tests::{Connection, Request, Scratch, sockets, wasm};
 
 use crate::bearable::bearable;
+use crate::configs::beginning;
 use crate::error::Error;
 use crate::options::Options;
 use crate::report::{Goal, Value};
@@ -180,19 +181,10 @@ impl Both {
 }
 
 fn config(directory: &Path, proxy: SocketAddr, origin: SocketAddr) -> String {
-    let directory = directory.display();
+    let servers = format!("{{ url = \"http://{origin}\" }}");
+    let beginning = beginning(directory, 1, &proxy, &servers);
     format!(
-        "[server]
-workers = 1
-plugins = \"{directory}/plugins\"
-state = \"{directory}/state\"
-[telemetry]
-access_log = \"off\"
-[[listener]]
-address = \"{proxy}\"
-[upstream.origin]
-servers = [{{ url = \"http://{origin}\" }}]
-[policy.hostile]
+        "{beginning}[policy.hostile]
 plugin = \"hostile\"
 grants = [\"kv\"]
 [[site]]

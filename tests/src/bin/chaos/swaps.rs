@@ -13,6 +13,7 @@ use weir_tests::slope::slope;
 use weir_tests::{Connection, Request, Scratch, gateway, sockets, wasm};
 
 use crate::bearable::bearable;
+use crate::configs::beginning;
 use crate::error::Error;
 use crate::options::Options;
 use crate::report::{Goal, Value};
@@ -247,19 +248,10 @@ fn files(directory: &Path) -> Vec<(String, u64)> {
 }
 
 fn config(directory: &Path, proxy: SocketAddr, origin: SocketAddr) -> String {
-    let directory = directory.display();
+    let servers = format!("{{ url = \"http://{origin}\" }}");
+    let beginning = beginning(directory, 2, &proxy, &servers);
     format!(
-        "[server]
-workers = 2
-plugins = \"{directory}/plugins\"
-state = \"{directory}/state\"
-[telemetry]
-access_log = \"off\"
-[[listener]]
-address = \"{proxy}\"
-[upstream.origin]
-servers = [{{ url = \"http://{origin}\" }}]
-[policy.acl]
+        "{beginning}[policy.acl]
 plugin = \"agent-acl\"
 config = {{ model = \"all-traffic\" }}
 [policy.ips]
