@@ -6,7 +6,8 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::time::{Sleep, sleep_until};
-use wasmtime::component::Resource;
+use wasmtime::Store;
+use wasmtime::component::{ComponentNamedList, Lift, Resource, TypedFunc};
 
 use crate::chain::Answer;
 use crate::clock::SLICES;
@@ -19,6 +20,7 @@ use crate::generation::Generation;
 use crate::limits::PolicyLimits;
 use crate::load::{millis, trap, wall};
 use crate::pool::{GuestState, Instance};
+use crate::stack::{Pace, Stack};
 
 /// Where the exchange is while no call runs.
 pub(crate) type Slot = Option<Box<Exchange>>;
@@ -55,10 +57,14 @@ impl<'a> Lent<'a> {
         let state = instance.store.data_mut();
         state.exchange = slot.take();
         state.ended = phase == Phase::Complete;
+        // The other phases are seldom, and are given more to do.
+        if !matches!(phase, Phase::Request | Phase::Response) {
+            state.stack = Stack::Own;
+        }
         // The first tick may come at once: one more than the budget is what "at least the budget" takes.
         state.ticks_left = budget.ticks.saturating_mul(SLICES).saturating_add(1);
         state.out_of_time = false;
-        state.computes = false;
+        state.pace = Pace::default();
         state.wall_until = budget.started + budget.wall;
         state.out_of_wall = false;
         state.waits = false;
@@ -85,18 +91,28 @@ pub(crate) async fn verdict(
     let Some(lean) = guest.lean.as_ref().filter(|_| matches!(phase, Phase::Request | Phase::Response)) else {
         return whole(lent, phase, budget).await;
     };
-    let called = match phase {
-        Phase::Response => bounded(pin!(lean.call_on_response(&mut *store)), budget).await,
-        _ => bounded(pin!(lean.call_on_request(&mut *store)), budget).await,
-    };
-    match finish(called, store.data(), budget)? {
+    let function = if phase == Phase::Response { &lean.on_response } else { &lean.on_request };
+    let called = called(function, store, budget).await;
+    match finish(called, store.data(), budget)?.0 {
         Word::Next => Ok(Answer::Next),
         Word::Accept => Ok(Answer::Accept),
         Word::Other => {
             // In a box: most answers are a word.
-            let called = Box::pin(async { bounded(pin!(lean.call_whole_answer(&mut *store)), budget).await }).await;
-            answer(finish(called, store.data(), budget)?, &store.data().limits)
+            let called = Box::pin(self::called(&lean.whole_answer, store, budget)).await;
+            answer(finish(called, store.data(), budget)?.0, &store.data().limits)
         }
+    }
+}
+
+/// Calls a function of `lean-handler`, on the stack that was chosen for it.
+async fn called<R: ComponentNamedList + Lift + Send + Sync + 'static>(
+    function: &TypedFunc<(), R>,
+    store: &mut Store<GuestState>,
+    budget: &Budget,
+) -> Result<wasmtime::Result<R>, CallError> {
+    match store.data().stack {
+        Stack::Workers => Ok(function.call(store, ())),
+        Stack::Own => bounded(pin!(function.call_async(store, ())), budget).await,
     }
 }
 

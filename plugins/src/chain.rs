@@ -436,6 +436,7 @@ struct Lease<'a> {
 impl Lease<'_> {
     /// A guest that trapped or overran is in no defined state: its instance ends with the lease.
     fn settle<T>(self, called: Result<T, CallError>, policy: &Generation, phase: Phase, slot: &mut Slot) -> Result<T, CallError> {
+        self.place.saw(policy, &self.instance);
         match (&called, self.own) {
             (Ok(_), None) => self.place.keep(self.instance),
             (Ok(_), Some(own)) => own.keep(policy, self.instance, phase, slot),
@@ -461,6 +462,7 @@ async fn lease<'a>(policy: &'a Arc<Generation>, index: usize, slot: &mut Slot) -
             (Some(own), instance)
         }
     };
+    place.choose_stack(policy, &mut instance);
     instance.store.data_mut().policy_index = u32::try_from(index).unwrap_or(u32::MAX);
     Ok(Lease { instance, place, own })
 }

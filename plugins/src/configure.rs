@@ -28,6 +28,14 @@ pub(crate) enum Start {
     Each { pre: GuestPre, reason: String },
 }
 
+impl Start {
+    pub(crate) const fn pre(&self) -> &GuestPre {
+        match self {
+            Self::Image { pre, .. } | Self::Each { pre, .. } => pre,
+        }
+    }
+}
+
 /// What came of an attempt to configure once.
 enum Attempt {
     Image(Vec<u8>, String),

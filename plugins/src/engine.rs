@@ -17,7 +17,7 @@ use crate::contract;
 use crate::gate::Alarm;
 use crate::limits::STACK;
 use crate::pool::GuestState;
-use crate::wasi::Seeds;
+use crate::wasi::{Seeds, prompt};
 
 /// The largest memory a policy may be given; a slot of the pool reserves address space, not memory.
 pub(crate) const MAX_MEMORY: usize = 512 * 1024 * 1024;
@@ -46,10 +46,10 @@ pub struct HostOptions {
 pub struct Host {
     /// What serves.
     pub(crate) engine: Engine,
-    pub(crate) linker: Linker<GuestState>,
+    pub(crate) linkers: Linkers,
     /// What a plugin describes and configures itself in: code that is compiled in a quarter of the time and runs once.
     pub(crate) draft_engine: Engine,
-    pub(crate) draft_linker: Linker<GuestState>,
+    pub(crate) draft_linkers: Linkers,
     pub(crate) clock: Arc<Clock>,
     pub(crate) seeds: Seeds,
     pub(crate) workers: usize,
@@ -80,8 +80,8 @@ impl Host {
         let compiler = options.compiler.as_deref().map(|program| Compiler::new(program, &directory, reservation));
         let clock = Clock::start([&engine, &draft_engine], options.workers.max(1))?;
         Ok(Arc::new(Self {
-            linker: linker(&engine)?,
-            draft_linker: linker(&draft_engine)?,
+            linkers: Linkers::new(&engine)?,
+            draft_linkers: Linkers::new(&draft_engine)?,
             engine,
             draft_engine,
             clock,
@@ -185,10 +185,21 @@ fn no_engine(error: &wasmtime::Error) -> String {
     format!("cannot start the WebAssembly engine: {error:#}")
 }
 
-fn linker(engine: &Engine) -> Result<Linker<GuestState>, String> {
-    let mut linker = Linker::new(engine);
-    let linked = wasmtime_wasi::p2::add_to_linker_async(&mut linker).and_then(|()| contract::link(&mut linker));
-    linked.map(|()| linker).map_err(|error| format!("cannot link the policy contract: {error:#}"))
+/// What guests import, for those that may have to wait in it and for those that never do (`guest.rs`).
+pub(crate) struct Linkers {
+    pub(crate) waiting: Linker<GuestState>,
+    pub(crate) prompt: Linker<GuestState>,
+}
+
+impl Linkers {
+    fn new(engine: &Engine) -> Result<Self, String> {
+        let with = |wasi: fn(&mut Linker<GuestState>) -> wasmtime::Result<()>| {
+            let mut linker = Linker::new(engine);
+            let linked = wasi(&mut linker).and_then(|()| contract::link(&mut linker));
+            linked.map(|()| linker).map_err(|error| format!("cannot link the policy contract: {error:#}"))
+        };
+        Ok(Self { waiting: with(wasmtime_wasi::p2::add_to_linker_async)?, prompt: with(prompt::link)? })
+    }
 }
 
 /// How well code is compiled.

@@ -22,7 +22,8 @@ use crate::isolated::Count;
 use crate::limits::PolicyLimits;
 use crate::load::{LOAD_TICKS, LOAD_WALL, Plugin, failed, wall};
 use crate::manifest::Needs;
-use crate::pool::{Instance, store};
+use crate::pool::{Instance, store, wait_for_memory};
+use crate::stack::Conduct;
 use crate::stats::{Stats, StatsSnapshot};
 use crate::wasi;
 
@@ -91,6 +92,7 @@ pub struct Generation {
     config_json: String,
     start: Start,
     pub(crate) exchanges: Count,
+    pub(crate) conduct: Conduct,
     pub(crate) shared: Shared,
     engine: wasmtime::Engine,
     pub(crate) clock: Arc<Clock>,
@@ -132,6 +134,7 @@ impl Host {
             gate: Gate::default(),
             alarm: self.alarm(),
             config_json,
+            conduct: Conduct::new(start.pre().prompt, &spec.limits),
             start,
             exchanges: Count::default(),
             shared: self.shared(&plugin.name).granted(&spec.http_out),
@@ -259,6 +262,9 @@ impl Generation {
         store.data_mut().ticks_left = LOAD_TICKS * SLICES;
         store.data_mut().wall_until = Instant::now() + LOAD_WALL;
         store.set_epoch_deadline(1);
+        if self.conduct.needs_own() {
+            wait_for_memory(&mut store);
+        }
         let pre = match &self.start {
             Start::Image { pre, .. } => {
                 // No code of the guest's author runs.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::Component;
 
 use crate::clock::SLICES;
 use crate::decision::{Mode, Phase};
@@ -129,7 +129,7 @@ impl Host {
         let (draft, imports, manifest) = apart(async {
             let (component, obstacle) = self.compile_draft(bytes)?;
             let imports = inspect::check_type(&component)?;
-            let draft = Draft { pre: link(&self.draft_linker, &component)?, obstacle };
+            let draft = Draft { pre: GuestPre::link(&self.draft_linkers, &component)?, obstacle };
             let manifest = self.describe(name, &draft.pre).await?;
             Ok::<_, LoadError>((draft, imports, manifest))
         })??;
@@ -151,7 +151,7 @@ impl Host {
             return Ok(draft);
         }
         let (component, obstacle) = self.compile_draft(&plugin.content)?;
-        Ok(Draft { pre: link(&self.draft_linker, &component)?, obstacle })
+        Ok(Draft { pre: GuestPre::link(&self.draft_linkers, &component)?, obstacle })
     }
 
     /// The plugin as it is, compiled well; once for all policies that need it so.
@@ -167,7 +167,7 @@ impl Host {
     /// A component compiled well and linked. On a worker it gives way to others, in whatever it does.
     pub(crate) fn serving(&self, component: &[u8]) -> Result<GuestPre, LoadError> {
         match pieces::cut(component) {
-            Ok(cut) => link(&self.linker, &self.compile(Grade::Serving, &cut)?),
+            Ok(cut) => GuestPre::link(&self.linkers, &self.compile(Grade::Serving, &cut)?),
             // The compiler knows better what is wrong with it.
             Err(reason) => Err(self.compile(Grade::Serving, component).err().unwrap_or(LoadError::Compile(reason))),
         }
@@ -237,11 +237,6 @@ fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
     let threads = rayon::ThreadPoolBuilder::new().thread_name(|number| format!("weir-compile-{number}"));
     let threads = threads.build().map_err(|error| failed(&error))?;
     threads.install(|| Component::new(engine, bytes)).map_err(|error| failed(&error))
-}
-
-fn link(linker: &Linker<GuestState>, component: &Component) -> Result<GuestPre, LoadError> {
-    let linked = linker.instantiate_pre(component).and_then(GuestPre::new);
-    linked.map_err(|error| LoadError::Compile(format!("{error:#}")))
 }
 
 /// The error of a guest call at load time that had so many times the usual limits.

@@ -23,6 +23,7 @@ use crate::generation::Generation;
 use crate::guest::Guest;
 use crate::limits::{HANDLES, LOAD_ANSWER, PolicyLimits};
 use crate::reaper;
+use crate::stack::{Pace, Probation, Stack};
 use crate::stderr::Stderr;
 use crate::turns;
 use crate::wasi::Wasi;
@@ -50,8 +51,10 @@ pub(crate) struct GuestState {
     /// Slices of CPU time left before the deadline.
     pub(crate) ticks_left: u64,
     pub(crate) out_of_time: bool,
-    /// Whether the running call was longer than a slice.
-    pub(crate) computes: bool,
+    /// The ticks that the running call has met.
+    pub(crate) pace: Pace,
+    /// The stack of the running call.
+    pub(crate) stack: Stack,
     /// When the running call must have ended. A guest that computes meets it at an epoch, one that waits in `call`.
     pub(crate) wall_until: Instant,
     pub(crate) out_of_wall: bool,
@@ -83,16 +86,47 @@ impl GuestState {
 struct Limits {
     own: StoreLimits,
     memory: usize,
+    /// For memory that another instance gives back.
+    waits: bool,
 }
 
 impl Limits {
-    async fn grow_memory(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn grow_memory(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let grows = self.own.memory_growing(current, desired, maximum)?;
         if grows {
             self.memory = self.memory.saturating_add(desired.saturating_sub(current));
+        }
+        Ok(grows)
+    }
+
+    async fn grow_memory_in_time(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let grows = self.grow_memory(current, desired, maximum)?;
+        if grows {
             reaper::memory_is_free().await;
         }
         Ok(grows)
+    }
+}
+
+impl ResourceLimiter for Limits {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.grow_memory(current, desired, maximum)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.own.table_growing(current, desired, maximum)
+    }
+
+    fn instances(&self) -> usize {
+        self.own.instances()
+    }
+
+    fn tables(&self) -> usize {
+        self.own.tables()
+    }
+
+    fn memories(&self) -> usize {
+        self.own.memories()
     }
 }
 
@@ -105,7 +139,7 @@ impl ResourceLimiterAsync for Limits {
         'a: 'b,
         Self: 'b,
     {
-        Box::pin(self.grow_memory(current, desired, maximum))
+        Box::pin(self.grow_memory_in_time(current, desired, maximum))
     }
 
     fn table_growing<'a, 'b>(&'a mut self, current: usize, desired: usize, maximum: Option<usize>) -> Answer<'b>
@@ -165,18 +199,19 @@ pub(crate) fn store(
         last_error: None,
         ticks_left: 0,
         out_of_time: false,
-        computes: false,
+        pace: Pace::default(),
+        stack: Stack::Own,
         wall_until: Instant::now(),
         out_of_wall: false,
         waits: false,
         host_calls: 0,
-        store_limits: Limits { own: store_limits, memory: 0 },
+        store_limits: Limits { own: store_limits, memory: 0, waits: false },
         stderr: wasi.stderr,
         wasi: wasi.context,
         table,
     };
     let mut store = Store::new(engine, state);
-    store.limiter_async(|state| &mut state.store_limits);
+    store.limiter(|state| &mut state.store_limits);
     store.set_max_component_handles(HANDLES);
     store.set_hostcall_fuel(LOAD_ANSWER);
     store.epoch_deadline_callback(|mut context| {
@@ -188,11 +223,22 @@ pub(crate) fn store(
         if state.out_of_time || state.out_of_wall {
             return Ok(UpdateDeadline::Interrupt);
         }
-        // A short call that met a tick by chance does not queue up with those that compute.
-        let computes = std::mem::replace(&mut state.computes, true);
-        Ok(UpdateDeadline::YieldCustom(1, if computes { Box::pin(turns::next()) } else { Box::pin(yield_now()) }))
+        let again = state.pace.meet();
+        Ok(match state.stack {
+            Stack::Workers => UpdateDeadline::Continue(1),
+            // A short call that met a tick by chance does not queue up with those that compute.
+            Stack::Own if again => UpdateDeadline::YieldCustom(1, Box::pin(turns::next())),
+            Stack::Own => UpdateDeadline::YieldCustom(1, Box::pin(yield_now())),
+        })
     });
     store
+}
+
+/// From now on the guest waits for memory while another instance gives some back, for which every call needs a stack of its own.
+pub(crate) fn wait_for_memory(store: &mut Store<GuestState>) {
+    if !std::mem::replace(&mut store.data_mut().store_limits.waits, true) {
+        store.limiter_async(|state| &mut state.store_limits);
+    }
 }
 
 fn store_limits(memory: usize) -> StoreLimits {
@@ -217,6 +263,7 @@ struct Pool {
     generation: Weak<Generation>,
     idle: RefCell<Vec<Instance>>,
     running: Cell<usize>,
+    probation: Probation,
 }
 
 thread_local! {
@@ -257,6 +304,20 @@ impl Drop for Place<'_> {
 }
 
 impl Place<'_> {
+    /// Gives an instance the stack of its next call.
+    pub(crate) fn choose_stack(&self, generation: &Generation, instance: &mut Instance) {
+        let stack = generation.conduct.stack(&self.pool.probation);
+        instance.store.data_mut().stack = stack;
+        if generation.conduct.needs_own() {
+            wait_for_memory(&mut instance.store);
+        }
+    }
+
+    /// Notes whether a call was a long one.
+    pub(crate) fn saw(&self, generation: &Generation, instance: &Instance) {
+        generation.conduct.saw(&self.pool.probation, instance.store.data().pace == Pace::Long);
+    }
+
     /// Keeps an instance after a call that returned cleanly.
     pub(crate) fn keep(&self, instance: Instance) {
         let mut idle = self.pool.idle.borrow_mut();
@@ -275,7 +336,12 @@ pub(crate) fn take(generation: &Arc<Generation>) -> Result<(Option<Instance>, Pl
         Some(pool) => Rc::clone(pool),
         None => {
             clear(pools);
-            let new = Pool { generation: Arc::downgrade(generation), idle: RefCell::default(), running: Cell::new(0) };
+            let new = Pool {
+                generation: Arc::downgrade(generation),
+                idle: RefCell::default(),
+                running: Cell::new(0),
+                probation: Probation::default(),
+            };
             Rc::clone(pools.entry(generation.id).or_insert_with(|| Rc::new(new)))
         }
     });

@@ -1,5 +1,7 @@
 //! What WASI gives to a guest: a clock, random numbers, and nothing else.
 
+pub(crate) mod prompt;
+
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;

@@ -21,12 +21,14 @@ const TOLERANCE: u32 = 2;
 /// Calls of each kind, one after the other and at once.
 const CALLS: usize = 10;
 const AT_ONCE: usize = 6;
+/// Calls after which a guest is trusted with the stack of its worker (`plugins/src/stack.rs`).
+const SHORT: usize = 1_000;
 
 #[test]
 fn memory_is_filled_in_slices_like_any_computing() {
     let scratch = Scratch::new();
     on_a_worker(async {
-        let chain = Rc::new(hostile(&scratch).await);
+        let chain = Rc::new(policy(&scratch, "hostile").await);
         let computing = turns(&chain, "request loop", 1).await;
         // In small pieces until the limit, and in one instruction.
         for order in ["request hoard", "request fill 60"] {
@@ -43,10 +45,42 @@ fn memory_is_filled_in_slices_like_any_computing() {
 fn many_that_compute_hold_up_a_neighbour_no_longer_than_one() {
     let scratch = Scratch::new();
     on_a_worker(async {
-        let chain = Rc::new(hostile(&scratch).await);
+        let chain = Rc::new(policy(&scratch, "hostile").await);
         let one = turns(&chain, "request loop", 1).await;
         let many = turns(&chain, "request loop", AT_ONCE).await;
         assert!(many.median() <= one.median() * TOLERANCE, "{:?} beside one, {:?} beside many", one.median(), many.median());
+    });
+}
+
+#[test]
+fn a_guest_that_never_computed_holds_its_worker_once_and_then_takes_turns() {
+    let scratch = Scratch::new();
+    on_a_worker(async {
+        let chain = Rc::new(policy(&scratch, "loop").await);
+        for _ in 0..SHORT {
+            assert_eq!(chain.request(&mut Some(Box::new(exchange("/", "")))).await, Verdict::Continue);
+        }
+        let turns = beside(&chain, || exchange("/loop", ""), 1).await;
+        let [.., second, first] = turns.0.as_slice() else { panic!("{:?}", turns.0) };
+        // Its CPU limit is 10 ms, a slice 125 us.
+        assert!(*first >= Duration::from_millis(5), "it has its worker's stack: {first:?}");
+        assert!(*second < *first / 2, "the next ones have their own: {second:?} beside {first:?}");
+        assert!(turns.median() < *first / 10, "{:?} beside {first:?}", turns.median());
+    });
+}
+
+#[test]
+fn on_its_workers_stack_a_guest_decides_as_on_its_own() {
+    let scratch = Scratch::new();
+    on_a_worker(async {
+        let chain = policy(&scratch, "greedy").await;
+        let ask = async |path: &str| chain.request(&mut Some(Box::new(exchange(path, "")))).await;
+        let own = ask("/fill").await;
+        assert!(matches!(&own, Verdict::Deny(refusal) if refusal.status == 400 && refusal.rule == "fill"), "{own:?}");
+        for _ in 0..SHORT {
+            assert_eq!(ask("/").await, Verdict::Continue);
+        }
+        assert_eq!(ask("/fill").await, own);
     });
 }
 
@@ -57,14 +91,18 @@ fn on_a_worker(work: impl Future<Output = ()>) {
 
 /// The turns of a neighbour beside calls of a policy that is ordered to do harm, so many at once.
 async fn turns(chain: &Rc<Chain>, order: &'static str, at_once: usize) -> Turns {
+    beside(chain, move || exchange("/", order), at_once).await
+}
+
+async fn beside(chain: &Rc<Chain>, harmful: impl Fn() -> Exchange, at_once: usize) -> Turns {
     let mut waited = Vec::new();
     for _ in 0..CALLS {
         let running = Rc::new(Cell::new(at_once));
         for _ in 0..at_once {
-            let (chain, running) = (Rc::clone(chain), Rc::clone(&running));
+            let (chain, running, exchange) = (Rc::clone(chain), Rc::clone(&running), harmful());
             tokio::task::spawn_local(async move {
-                let verdict = chain.request(&mut Some(Box::new(exchange(order)))).await;
-                assert!(!matches!(verdict, Verdict::Continue), "{order} harms");
+                let verdict = chain.request(&mut Some(Box::new(exchange))).await;
+                assert!(!matches!(verdict, Verdict::Continue), "it harms");
                 running.set(running.get() - 1);
             });
         }
@@ -98,7 +136,7 @@ fn own_time() -> Duration {
     Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
 }
 
-fn exchange(order: &str) -> Exchange {
+fn exchange(path: &str, order: &str) -> Exchange {
     let local = IpAddr::from([127, 0, 0, 1]);
     let connection = ConnectionFacts {
         client_ip: local,
@@ -108,18 +146,18 @@ fn exchange(order: &str) -> Exchange {
         tls_version: None,
         ja4: None,
     };
-    let head = (http::Method::GET, http::Version::HTTP_11, "/".to_owned(), "turns.test".to_owned());
+    let head = (http::Method::GET, http::Version::HTTP_11, path.to_owned(), "turns.test".to_owned());
     let mut headers = http::HeaderMap::new();
     headers.insert("x-do", order.parse().unwrap());
     Exchange::new(connection, Arc::from("test"), 1, head, Fields::from(&headers))
 }
 
-async fn hostile(scratch: &Scratch) -> Chain {
+async fn policy(scratch: &Scratch, guest: &str) -> Chain {
     let host = Host::new(&HostOptions { state: scratch.path().join("state"), workers: 1, compiler: None }).unwrap();
-    let plugin = host.load("hostile", &std::fs::read(wasm::guest("hostile")).unwrap()).await.unwrap();
+    let plugin = host.load(guest, &std::fs::read(wasm::guest(guest)).unwrap()).await.unwrap();
     let spec = PolicySpec {
-        name: "hostile".into(),
-        plugin: "hostile".to_owned(),
+        name: guest.into(),
+        plugin: guest.to_owned(),
         mode: Mode::Enforce,
         on_error: OnError::Deny,
         on_overflow: OnOverflow::InspectPrefix,

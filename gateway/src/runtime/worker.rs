@@ -104,6 +104,9 @@ impl Teller {
     }
 }
 
+/// Bytes of a worker's stack, whatever the environment says: policies that run on it may take 512 KiB (`plugins/src/stack.rs`).
+const STACK: usize = 4 << 20;
+
 /// How often idle connections and retired instances are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -202,7 +205,8 @@ impl Handle {
                 Err(error) => drop(started.send(Err(error))),
             }
         };
-        let thread = std::thread::Builder::new().name(format!("weir-worker-{index}")).spawn(run);
+        let builder = std::thread::Builder::new().name(format!("weir-worker-{index}")).stack_size(STACK);
+        let thread = builder.spawn(run);
         let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
         let runtime = start.recv().unwrap_or_else(|_| Err(std::io::Error::other("the thread ended")));
         runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;

@@ -160,8 +160,8 @@ fn spec(way: &Way) -> PolicySpec {
         http_out: weir_plugins::capability::http_out::HttpOut::default(),
         isolation: way.isolation,
         config: way.config.clone(),
-        // The calls are short, the machine may be busy.
-        limits: PolicyLimits { cpu: Duration::from_secs(5), wall: Duration::from_secs(10), ..PolicyLimits::default() },
+        // The machine may be busy.
+        limits: PolicyLimits { wall: Duration::from_secs(10), ..PolicyLimits::default() },
     }
 }
 

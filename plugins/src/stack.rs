@@ -1,0 +1,149 @@
+//! Which stack a call runs on: that of its worker, or one of its own (a fiber). On its worker's it costs half as much, but the worker does
+//! nothing else until it returns. So only guests that can neither wait nor be seen to compute run there.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::limits::PolicyLimits;
+
+/// Calls on every worker that have stacks of their own, while it is seen whether the guest computes: one that does in a hundredth of its
+/// calls gets through them once in twenty thousand times.
+pub(crate) const PROBATION: u32 = 1_000;
+
+/// The longest CPU limit of a guest that runs on its worker's stack: should it compute there for the first time, everybody waits so long.
+const CPU: Duration = Duration::from_millis(10);
+
+/// CPU time between two ticks that makes a call a long one. A short one meets two when the system takes the processor away from it twice.
+const LONG: Duration = Duration::from_micros(50);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stack {
+    Workers,
+    Own,
+}
+
+/// What is known of the guests of a generation.
+#[derive(Debug)]
+pub(crate) struct Conduct {
+    prompt: bool,
+    computes: AtomicBool,
+}
+
+impl Conduct {
+    /// Of guests that may have to wait, or never.
+    pub(crate) fn new(prompt: bool, limits: &PolicyLimits) -> Self {
+        Self { prompt: prompt && limits.cpu <= CPU, computes: AtomicBool::new(false) }
+    }
+
+    /// Whether all its calls have stacks of their own from now on.
+    pub(crate) fn needs_own(&self) -> bool {
+        !self.prompt || self.computes.load(Relaxed)
+    }
+
+    /// The stack of the next call on this worker.
+    pub(crate) fn stack(&self, probation: &Probation) -> Stack {
+        if self.needs_own() || probation.0.get() > 0 { Stack::Own } else { Stack::Workers }
+    }
+
+    /// What a call has shown, on whichever stack.
+    pub(crate) fn saw(&self, probation: &Probation, long: bool) {
+        if long {
+            self.computes.store(true, Relaxed);
+        }
+        probation.0.set(probation.0.get().saturating_sub(1));
+    }
+}
+
+/// Calls of a generation that one worker still makes on stacks of their own.
+#[derive(Debug)]
+pub(crate) struct Probation(Cell<u32>);
+
+impl Default for Probation {
+    fn default() -> Self {
+        Self(Cell::new(PROBATION))
+    }
+}
+
+/// The ticks that a running call has met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Pace {
+    #[default]
+    Unmet,
+    /// One, when the thread had had so much CPU time.
+    Met(Duration),
+    /// It is a long one.
+    Long,
+}
+
+impl Pace {
+    /// Notes a tick; whether the call had met one before.
+    pub(crate) fn meet(&mut self) -> bool {
+        self.meet_at(own_time())
+    }
+
+    fn meet_at(&mut self, now: Duration) -> bool {
+        let before = *self;
+        *self = match before {
+            Self::Met(at) if now.saturating_sub(at) < LONG => before,
+            Self::Met(_) | Self::Long => Self::Long,
+            Self::Unmet => Self::Met(now),
+        };
+        before != Self::Unmet
+    }
+}
+
+/// CPU time of this thread.
+fn own_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_that_is_short_for_long_enough_has_its_workers_stack_until_it_computes() {
+        let (conduct, here, there) = (Conduct::new(true, &PolicyLimits::default()), Probation::default(), Probation::default());
+        for _ in 0..PROBATION {
+            assert_eq!(conduct.stack(&here), Stack::Own);
+            conduct.saw(&here, false);
+        }
+        assert_eq!((conduct.stack(&here), conduct.stack(&there)), (Stack::Workers, Stack::Own), "each worker sees for itself");
+        conduct.saw(&there, true);
+        (0..=PROBATION).for_each(|_| conduct.saw(&here, false));
+        assert_eq!((conduct.stack(&here), conduct.stack(&there)), (Stack::Own, Stack::Own), "what one sees, all know");
+    }
+
+    #[test]
+    fn who_waits_or_may_compute_for_long_never_has_it() {
+        let longer = PolicyLimits { cpu: CPU + Duration::from_millis(1), ..PolicyLimits::default() };
+        for (prompt, limits) in [(false, PolicyLimits::default()), (true, longer)] {
+            let (conduct, here) = (Conduct::new(prompt, &limits), Probation::default());
+            (0..=PROBATION).for_each(|_| conduct.saw(&here, false));
+            assert_eq!(conduct.stack(&here), Stack::Own);
+        }
+    }
+
+    #[test]
+    fn a_call_is_long_when_it_computes_between_ticks() {
+        let micros = Duration::from_micros;
+        let mut preempted = Pace::default();
+        assert!(!preempted.meet_at(micros(100)));
+        assert!(preempted.meet_at(micros(110)));
+        assert_eq!(preempted, Pace::Met(micros(100)));
+        assert!(preempted.meet_at(micros(230)), "it computes after all");
+        assert_eq!(preempted, Pace::Long);
+        assert!(preempted.meet_at(micros(231)));
+        assert_eq!(preempted, Pace::Long);
+        let (begun, mut computing) = (own_time(), Pace::default());
+        computing.meet();
+        while own_time() < begun + LONG * 3 {
+            std::hint::spin_loop();
+        }
+        assert!(computing.meet() && computing == Pace::Long);
+    }
+}
