@@ -215,15 +215,15 @@ pub(crate) fn store(
     store.set_max_component_handles(HANDLES);
     store.set_hostcall_fuel(LOAD_ANSWER);
     store.epoch_deadline_callback(|mut context| {
-        clock::met();
         let state = context.data_mut();
+        let again = state.pace.meet();
+        clock::met(again);
         state.ticks_left = state.ticks_left.saturating_sub(1);
         state.out_of_time = state.ticks_left == 0;
         state.out_of_wall = !state.out_of_time && Instant::now() >= state.wall_until;
         if state.out_of_time || state.out_of_wall {
             return Ok(UpdateDeadline::Interrupt);
         }
-        let again = state.pace.meet();
         Ok(match state.stack {
             Stack::Workers => UpdateDeadline::Continue(1),
             // A short call that met a tick by chance does not queue up with those that compute.

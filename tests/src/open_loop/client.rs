@@ -31,8 +31,11 @@ enum Wire {
 }
 
 impl<'a> Client<'a> {
-    pub(super) const fn new(plan: &'a Plan) -> Self {
-        Self { plan, open: None }
+    /// With a connection, if one can be had; otherwise the first request tries again.
+    pub(super) fn connected(plan: &'a Plan) -> Self {
+        let mut client = Self { plan, open: None };
+        client.open = client.connect().ok();
+        client
     }
 
     /// Asks once. A connection that the server has closed is not used again, as with every client; but nothing is asked a second time,

@@ -130,7 +130,8 @@ impl OpenLoop {
 }
 
 fn ask(plan: &Plan, started: Instant, stop: &AtomicBool, next: &AtomicU64) -> Vec<Seen> {
-    let mut client = Client::new(plan);
+    // A stretch of load is not about the hundred connections that it begins with.
+    let mut client = Client::connected(plan);
     let mut all = Vec::new();
     loop {
         let number = next.fetch_add(1, Ordering::SeqCst);

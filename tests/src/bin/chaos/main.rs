@@ -15,6 +15,7 @@ mod error;
 mod failover;
 mod hostile;
 mod options;
+mod processors;
 mod reload;
 mod report;
 mod sessions;

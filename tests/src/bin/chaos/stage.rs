@@ -99,6 +99,11 @@ impl Server {
         if self.process.is_some() { Ok(()) } else { self.begin() }
     }
 
+    /// Its process; none while it is dead.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
