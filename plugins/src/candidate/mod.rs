@@ -16,6 +16,7 @@ pub use record::{Differing, Record};
 pub(crate) use run::{Pair, ask, complete, response_body};
 
 use crate::call::Slot;
+use crate::capability::http_out::CallOut;
 use crate::decision::Phase;
 use crate::exchange::Exchange;
 use crate::generation::Generation;
@@ -227,10 +228,12 @@ impl Exchange {
     }
 
     /// Keeps the record of calls to upstreams: those of a shadow are made like any others.
-    /// `by` makes them; the copy begins with those that are on record already.
+    /// `by` makes them; the copy begins with those that are on record already. They belong to the decision that is noted next.
     fn keep_calls(&mut self, copy: &mut Self, by: u64) {
         let known = self.calls.iter().filter(|call| call.by == by).count();
-        self.calls.extend(std::mem::take(&mut copy.calls).into_iter().filter(|call| call.by == by).skip(known));
+        let decision = self.decisions.len();
+        let new = std::mem::take(&mut copy.calls).into_iter().filter(|call| call.by == by).skip(known);
+        self.calls.extend(new.map(|call| CallOut { decision, ..call }));
     }
 
     /// Keeps what a shadow wants to know in its next phase, and nothing else of its copy but its calls to upstreams.
@@ -242,5 +245,63 @@ impl Exchange {
         let state = (own, std::mem::take(&mut state.1));
         self.states.retain(|(place, _)| *place != own);
         self.states.push(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::decision::{Decision, Mode, PolicyVersion, VerdictKind};
+
+    fn call(exchange: &Exchange, by: u64) -> CallOut {
+        CallOut {
+            policy: "directory".into(),
+            decision: exchange.decisions.len(),
+            upstream: "directory".into(),
+            method: http::Method::GET,
+            path: "/".to_owned(),
+            outcome: "ok",
+            started: Instant::now(),
+            elapsed: Duration::ZERO,
+            attempts: Vec::new(),
+            by,
+        }
+    }
+
+    fn decision() -> Decision {
+        Decision {
+            version: Arc::new(PolicyVersion { policy: "directory".into(), digest: "0".into() }),
+            phase: Phase::Request,
+            verdict: VerdictKind::Next,
+            rule: String::new(),
+            reason: String::new(),
+            mode: Mode::Enforce,
+            tried: None,
+            started: Instant::now(),
+            elapsed: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn what_a_candidate_asks_belongs_to_its_own_decision() {
+        let (stable, candidate) = (1, 2);
+        let mut exchange = crate::exchange::tests::exchange();
+        exchange.decisions.extend([decision(), decision()]);
+        for whole in [false, true] {
+            let mut copy = exchange.copy(whole, 0);
+            let asked = call(&copy, candidate);
+            copy.calls.push(asked);
+            exchange.calls.push(call(&exchange, stable));
+            exchange.decisions.push(decision());
+            match whole {
+                true => exchange.become_copy(copy, candidate),
+                false => exchange.keep_state(0, &mut copy, candidate),
+            }
+            exchange.decisions.push(decision());
+        }
+        let made: Vec<_> = exchange.calls.iter().map(|call| (call.by, call.decision)).collect();
+        assert_eq!(made, [(stable, 2), (candidate, 3), (stable, 4), (candidate, 5)]);
     }
 }

@@ -88,12 +88,12 @@ impl Pair<'_> {
             Err(error) => self.failed(slot, error),
             Ok(answer) => Noted::of(answer),
         };
+        if let (Some(exchange), Some(copy)) = (slot.as_deref_mut(), copy.as_deref_mut()) {
+            exchange.keep_state(self.index, copy, self.candidate.generation.shared.http_out.id);
+        }
         // A version that did not ask for the phase is no entry of its own, unless its silence is the difference.
         if difference.is_some() || asks_candidate {
             note(&self.candidate.generation, slot, phase, clock, noted, Some(Tried::Shadow(difference)));
-        }
-        if let (Some(exchange), Some(copy)) = (slot.as_deref_mut(), copy.as_deref_mut()) {
-            exchange.keep_state(self.index, copy, self.candidate.generation.shared.http_out.id);
         }
         step
     }
@@ -175,10 +175,10 @@ pub(crate) async fn response_body(pair: Pair<'_>, slot: &mut Slot, chunk: &[u8],
             let stable = piece(pair.stable, pair.index, slot, chunk, last).await;
             let also_started = Instant::now();
             let tried = piece(candidate, place(pair.index), &mut copy, chunk, last).await;
-            pair.compare_pieces(slot, chunk, last, (&stable, &tried), also_started);
             if let (Some(exchange), Some(copy)) = (slot.as_deref_mut(), copy.as_deref_mut()) {
                 exchange.keep_state(pair.index, copy, candidate.shared.http_out.id);
             }
+            pair.compare_pieces(slot, chunk, last, (&stable, &tried), also_started);
             told(pair.stable, slot, started, stable, None)
         }
     }
