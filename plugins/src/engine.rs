@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime::component::Linker;
 use wasmtime::{
-    Cache, CacheConfig, Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, RegallocAlgorithm,
+    Cache, CacheConfig, Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, RegallocAlgorithm,
 };
 
 use crate::capability::Shared;
@@ -234,6 +234,7 @@ impl Grade {
             .max_wasm_stack(STACK)
             .memory_reservation(reservation)
             .wasm_component_model(true)
+            .wasm_backtrace_max_frames(None) // nobody reads them, and a deep stack takes long to walk
             .wasm_memory64(false) // `pieces.rs` counts in 32 bits
             .concurrency_support(false); // sync exports on fibers: half the cost of a call
         match self {
@@ -259,6 +260,11 @@ fn pool(instances: u32) -> PoolingAllocationConfig {
         .max_tables_per_component(4)
         .max_core_instances_per_component(16)
         .table_elements(20_000)
+        // Pages that an instance wrote are written back for the next one, so many bytes of them, instead of given back to the system, which
+        // has to find each again: a fresh instance costs a third.
+        .pagemap_scan(Enabled::Auto)
+        .linear_memory_keep_resident(512 << 10)
+        .table_keep_resident(64 << 10)
         .max_unused_warm_slots(16);
     pool
 }
