@@ -133,8 +133,9 @@ impl Clock {
                 let computed_on = COMPUTED_ON.swap(0, Ordering::Relaxed).checked_sub(1);
                 match own.next_wait(&mut seen, MET.load(Ordering::Relaxed), computed_on.is_some()) {
                     Some(wait) => {
-                        computed_on.inspect(|processor| follower.follow(*processor));
-                        if seen.idle >= RECENTLY {
+                        if let Some(processor) = computed_on {
+                            follower.follow(processor);
+                        } else if seen.idle >= RECENTLY {
                             follower.leave();
                         }
                         std::thread::sleep(wait);

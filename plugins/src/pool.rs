@@ -23,7 +23,7 @@ use crate::generation::Generation;
 use crate::guest::Guest;
 use crate::limits::{HANDLES, LOAD_ANSWER, PolicyLimits};
 use crate::reaper;
-use crate::stack::{Pace, Probation, Stack};
+use crate::stack::{self, Pace, Probation, Stack};
 use crate::stderr::Stderr;
 use crate::turns;
 use crate::wasi::Wasi;
@@ -226,12 +226,20 @@ pub(crate) fn store(
         }
         Ok(match state.stack {
             Stack::Workers => UpdateDeadline::Continue(1),
-            // A short call that met a tick by chance does not queue up with those that compute.
-            Stack::Own if again => UpdateDeadline::YieldCustom(1, Box::pin(turns::next())),
-            Stack::Own => UpdateDeadline::YieldCustom(1, Box::pin(yield_now())),
+            Stack::Own => UpdateDeadline::YieldCustom(1, Box::pin(give_way(again))),
         })
     });
     store
+}
+
+/// Lets others run. A short call that met a tick by chance does not queue up with those that compute.
+async fn give_way(computes: bool) {
+    if computes {
+        turns::next().await;
+    } else {
+        yield_now().await;
+    }
+    stack::goes_on();
 }
 
 /// From now on the guest waits for memory while another instance gives some back, for which every call needs a stack of its own.

@@ -67,13 +67,17 @@ impl Default for Probation {
     }
 }
 
+thread_local! {
+    /// CPU time of this thread when the guest that runs on it last met a tick, or last went on after a turn of others.
+    static SINCE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
 /// The ticks that a running call has met.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Pace {
     #[default]
     Unmet,
-    /// One, when the thread had had so much CPU time.
-    Met(Duration),
+    Met,
     /// It is a long one.
     Long,
 }
@@ -81,18 +85,25 @@ pub(crate) enum Pace {
 impl Pace {
     /// Notes a tick; whether the call had met one before.
     pub(crate) fn meet(&mut self) -> bool {
-        self.meet_at(own_time())
+        let now = own_time();
+        let computed = now.saturating_sub(SINCE.replace(now));
+        self.meet_after(computed)
     }
 
-    fn meet_at(&mut self, now: Duration) -> bool {
+    fn meet_after(&mut self, computed: Duration) -> bool {
         let before = *self;
         *self = match before {
-            Self::Met(at) if now.saturating_sub(at) < LONG => before,
-            Self::Met(_) | Self::Long => Self::Long,
-            Self::Unmet => Self::Met(now),
+            Self::Met if computed < LONG => Self::Met,
+            Self::Met | Self::Long => Self::Long,
+            Self::Unmet => Self::Met,
         };
         before != Self::Unmet
     }
+}
+
+/// Notes that a guest goes on: what others did meanwhile is not its own.
+pub(crate) fn goes_on() {
+    SINCE.set(own_time());
 }
 
 /// CPU time of this thread.
@@ -132,18 +143,29 @@ mod tests {
     fn a_call_is_long_when_it_computes_between_ticks() {
         let micros = Duration::from_micros;
         let mut preempted = Pace::default();
-        assert!(!preempted.meet_at(micros(100)));
-        assert!(preempted.meet_at(micros(110)));
-        assert_eq!(preempted, Pace::Met(micros(100)));
-        assert!(preempted.meet_at(micros(230)), "it computes after all");
+        assert!(!preempted.meet_after(micros(100)));
+        assert!(preempted.meet_after(micros(10)));
+        assert_eq!(preempted, Pace::Met);
+        assert!(preempted.meet_after(micros(120)), "it computes after all");
         assert_eq!(preempted, Pace::Long);
-        assert!(preempted.meet_at(micros(231)));
+        assert!(preempted.meet_after(micros(1)));
         assert_eq!(preempted, Pace::Long);
-        let (begun, mut computing) = (own_time(), Pace::default());
-        computing.meet();
-        while own_time() < begun + LONG * 3 {
-            std::hint::spin_loop();
+    }
+
+    #[test]
+    fn what_others_compute_in_their_turns_makes_no_call_a_long_one() {
+        for (goes_on_after, expected) in [(true, Pace::Met), (false, Pace::Long)] {
+            let mut pace = Pace::default();
+            pace.meet();
+            let begun = own_time();
+            while own_time() < begun + LONG * 3 {
+                std::hint::spin_loop();
+            }
+            if goes_on_after {
+                goes_on();
+            }
+            assert!(pace.meet());
+            assert_eq!(pace, expected);
         }
-        assert!(computing.meet() && computing == Pace::Long);
     }
 }
