@@ -36,7 +36,9 @@ struct Attributes {
 /// The system's. Nothing has changed then.
 pub(crate) fn go_first() -> std::io::Result<()> {
     let size = u32::try_from(size_of::<Attributes>()).unwrap_or(0);
-    let attributes = Attributes { size, policy: 0, flags: 0, nice: 0, priority: 0, runtime: MOMENT, deadline: 0, period: 0 };
+    // The operator may have had his reasons.
+    let nice = rustix::process::getpriority_process(None)?;
+    let attributes = Attributes { size, policy: 0, flags: 0, nice, priority: 0, runtime: MOMENT, deadline: 0, period: 0 };
     // SAFETY: the call reads one `sched_attr` of the size that it names, which lives until it returns, and changes nothing but how this
     // thread is scheduled. The C library has no function for it.
     let answer = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
@@ -50,8 +52,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ordinary_thread_may_go_first() {
-        std::thread::spawn(|| go_first().unwrap()).join().unwrap();
+    fn an_ordinary_thread_may_go_first_and_stays_as_nice_as_it_was() {
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let run = move || {
+            rustix::process::setpriority_process(None, 7).unwrap();
+            go_first().unwrap();
+            nice()
+        };
+        assert_eq!(std::thread::spawn(run).join().unwrap(), 7);
     }
 
     #[test]
