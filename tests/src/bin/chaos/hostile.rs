@@ -14,7 +14,7 @@ use crate::bearable::bearable;
 use crate::configs::beginning;
 use crate::error::Error;
 use crate::options::Options;
-use crate::processors;
+use crate::processors::{Given, give_one};
 use crate::report::{Goal, Value};
 use crate::stage::{Kind, Server};
 use crate::{say, say_lost};
@@ -96,7 +96,14 @@ pub(crate) fn r3(_: Kind, program: &Path, options: &Options) -> Result<Vec<Value
             harmful.extend(load.1.finish());
         }
         let of = |stretches: &Stretches| (stretches.median(|stretch| stretch.p50), stretches.median(|stretch| stretch.p99));
-        say(&format!("  {}: p50 and p99 {:?} quiet, {:?} beside it", harm.name, of(&quiet), of(&beside)));
+        say(&format!(
+            "  {}: p50 and p99 {:?} quiet, {:?} beside it; of the worst stretch {:?} and {:?}",
+            harm.name,
+            of(&quiet),
+            of(&beside),
+            quiet.worst(),
+            beside.worst()
+        ));
         let ended = harmful.iter().filter(|seen| seen.outcome == Outcome::Status(harm.status)).count();
         values.push(Value::count(quiet.lost() + beside.lost()));
         values.push(Value::ratio(of(&beside).1.as_secs_f64() / of(&quiet).1.as_secs_f64()));
@@ -124,6 +131,11 @@ impl Stretches {
         values.get(values.len() / 2).copied().unwrap_or_default()
     }
 
+    /// The longest p99.
+    fn worst(&self) -> Duration {
+        self.0.iter().map(|stretch| stretch.p99).max().unwrap_or_default()
+    }
+
     fn lost(&self) -> usize {
         self.0.iter().map(Summary::lost).sum()
     }
@@ -133,7 +145,8 @@ impl Stretches {
 struct Stage {
     proxy: SocketAddr,
     process: Process,
-    origin: Server,
+    _origin: Server,
+    _processor: Option<Given>,
     _scratch: Scratch,
 }
 
@@ -149,12 +162,12 @@ impl Stage {
         let mut command = Command::new(program);
         command.args(["run", "--config"]).arg(&config);
         let process = Process::start("weir", command, scratch.path().join("weir.log"), &[proxy])?;
-        let stage = Self { proxy, process, origin, _scratch: scratch };
+        let (gateway, others) = (process.id(), origin.id());
+        let stage = Self { proxy, process, _origin: origin, _processor: None, _scratch: scratch };
         stage.wait_until_ready()?;
-        let origin: Vec<u32> = stage.origin.id().into_iter().collect();
-        let given = processors::give_one(stage.process.id(), &origin);
-        given.map_err(|error| Error::system("no processor for the gateway")(error.into()))?;
-        Ok(stage)
+        let given = give_one(gateway, others.as_slice());
+        let given = given.map_err(|error| Error::system("no processor for the gateway")(error.into()))?;
+        Ok(Self { _processor: Some(given), ..stage })
     }
 
     fn wait_until_ready(&self) -> Result<(), Error> {
