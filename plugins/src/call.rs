@@ -10,7 +10,6 @@ use wasmtime::Store;
 use wasmtime::component::{ComponentNamedList, Lift, Resource, TypedFunc};
 
 use crate::chain::Answer;
-use crate::clock::SLICES;
 use crate::contract::bindings::exports::weir::policy::lean_handler::Answer as Word;
 use crate::contract::bindings::weir::policy::types as wit;
 use crate::decision::Phase;
@@ -20,7 +19,8 @@ use crate::generation::Generation;
 use crate::limits::PolicyLimits;
 use crate::load::{millis, trap, wall};
 use crate::pool::{GuestState, Instance};
-use crate::stack::{Pace, Stack};
+use crate::slice;
+use crate::stack::{self, Pace, Stack};
 
 /// Where the exchange is while no call runs.
 pub(crate) type Slot = Option<Box<Exchange>>;
@@ -61,10 +61,14 @@ impl<'a> Lent<'a> {
         if !matches!(phase, Phase::Request | Phase::Response) {
             state.stack = Stack::Own;
         }
-        // The first tick may come at once: one more than the budget is what "at least the budget" takes.
-        state.ticks_left = budget.ticks.saturating_mul(SLICES).saturating_add(1);
+        state.cpu_left = Duration::from_millis(budget.ticks);
         state.out_of_time = false;
         state.pace = Pace::default();
+        if state.watched {
+            state.pace = Pace::Met;
+            stack::goes_on();
+            slice::begin();
+        }
         state.wall_until = budget.started + budget.wall;
         state.out_of_wall = false;
         state.waits = false;
@@ -75,7 +79,11 @@ impl<'a> Lent<'a> {
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        *self.slot = self.instance.store.data_mut().exchange.take();
+        let state = self.instance.store.data_mut();
+        *self.slot = state.exchange.take();
+        if state.pace != Pace::Unmet {
+            slice::end();
+        }
     }
 }
 
@@ -201,6 +209,9 @@ async fn bounded<T>(mut call: Pin<&mut impl Future<Output = T>>, budget: &Budget
     // Most calls never wait, and need no timer.
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|context| {
+        if timer.is_some() {
+            stack::goes_on();
+        }
         if let Poll::Ready(called) = call.as_mut().poll(context) {
             return Poll::Ready(Ok(called));
         }

@@ -1,12 +1,11 @@
 //! Configuring a plugin once for all instances of a policy, or finding out why each has to do it itself.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wasmtime::Store;
 use wasmtime::component::Instance as Component;
 
-use crate::clock::SLICES;
 use crate::engine::{Host, MAX_MEMORY};
 use crate::error::LoadError;
 use crate::generation::PolicySpec;
@@ -68,7 +67,7 @@ impl Host {
         let wasi = wasi::configuring(self.seeds.of(&plugin.digest, config), &drawn);
         let mut store = store(&self.draft_engine, &spec.name, spec.mode, spec.limits, staged.own.clone(), wasi);
         let wait = LOAD_WALL * DRAFT_FACTOR;
-        store.data_mut().ticks_left = LOAD_TICKS * SLICES * u64::from(DRAFT_FACTOR);
+        store.data_mut().cpu_left = Duration::from_millis(LOAD_TICKS) * DRAFT_FACTOR;
         store.data_mut().wall_until = Instant::now() + wait;
         store.set_epoch_deadline(1);
         let _running = self.clock.begin();
@@ -87,7 +86,7 @@ impl Host {
         }
         store.data_mut().allow_memory(MAX_MEMORY);
         store.set_hostcall_fuel(MAX_MEMORY * 2);
-        store.data_mut().ticks_left = LOAD_TICKS * SLICES;
+        store.data_mut().cpu_left = Duration::from_millis(LOAD_TICKS);
         let image = tokio::time::timeout(LOAD_WALL, image::snapshot(&plugin.content, &mut store, instance)).await;
         match image {
             Ok(Ok(image)) => {

@@ -17,6 +17,7 @@ use crate::contract;
 use crate::gate::Alarm;
 use crate::limits::STACK;
 use crate::pool::GuestState;
+use crate::slice::Turner;
 use crate::wasi::{Seeds, prompt};
 
 /// The largest memory a policy may be given; a slot of the pool reserves address space, not memory.
@@ -51,6 +52,7 @@ pub struct Host {
     pub(crate) draft_engine: Engine,
     pub(crate) draft_linkers: Linkers,
     pub(crate) clock: Arc<Clock>,
+    _turner: Turner,
     pub(crate) seeds: Seeds,
     pub(crate) workers: usize,
     pub(crate) compiler: Option<Compiler>,
@@ -79,12 +81,15 @@ impl Host {
         let draft_engine = Engine::new(&Grade::Draft.config(&cache, reservation)).map_err(|error| no_engine(&error))?;
         let compiler = options.compiler.as_deref().map(|program| Compiler::new(program, &directory, reservation));
         let clock = Clock::start([&engine, &draft_engine], options.workers.max(1))?;
+        let turner = Turner::start([engine.clone(), draft_engine.clone()]);
+        let turner = turner.map_err(|error| format!("cannot have a signal for the slices of policies: {error}"))?;
         Ok(Arc::new(Self {
             linkers: Linkers::new(&engine)?,
             draft_linkers: Linkers::new(&draft_engine)?,
             engine,
             draft_engine,
             clock,
+            _turner: turner,
             seeds: Seeds::open(&options.state.join("seed"))?,
             workers: options.workers.max(1),
             compiler,

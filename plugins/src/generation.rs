@@ -3,14 +3,14 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, Version};
 
 use crate::call::Budget;
 use crate::capability::http_out::HttpOut;
 use crate::capability::{DEFAULT_GRANTS, Shared};
-use crate::clock::{Clock, SLICES};
+use crate::clock::Clock;
 use crate::configure::Start;
 use crate::decision::{Mode, OnError, OnOverflow, Phase, PolicyVersion};
 use crate::engine::Host;
@@ -259,7 +259,7 @@ impl Generation {
     async fn instantiate_with(&self, shared: Shared) -> Result<(Instance, String), LoadError> {
         let (mode, limits) = (self.spec.mode, self.limits);
         let mut store = store(&self.engine, &self.spec.name, mode, limits, shared, wasi::serving());
-        store.data_mut().ticks_left = LOAD_TICKS * SLICES;
+        store.data_mut().cpu_left = Duration::from_millis(LOAD_TICKS);
         store.data_mut().wall_until = Instant::now() + LOAD_WALL;
         store.set_epoch_deadline(1);
         if self.conduct.needs_own() {

@@ -46,6 +46,7 @@ mod reaper;
 pub mod rehearsal;
 mod response_when;
 pub mod signature;
+mod slice;
 mod stack;
 mod stats;
 mod stderr;

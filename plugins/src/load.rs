@@ -7,7 +7,6 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use crate::clock::SLICES;
 use crate::decision::{Mode, Phase};
 use crate::engine::{Grade, Host};
 use crate::error::{CallError, LoadError};
@@ -202,7 +201,7 @@ impl Host {
         let shared = self.shared(name);
         let mut store =
             store(&self.draft_engine, &Arc::from(name), Mode::Observe, PolicyLimits::default(), shared, wasi::serving());
-        store.data_mut().ticks_left = LOAD_TICKS * SLICES;
+        store.data_mut().cpu_left = Duration::from_millis(LOAD_TICKS);
         store.data_mut().wall_until = Instant::now() + LOAD_WALL;
         store.set_epoch_deadline(1);
         let _running = self.clock.begin();

@@ -7,7 +7,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::task::yield_now;
 use wasmtime::component::ResourceTable;
@@ -15,7 +15,7 @@ use wasmtime::{ResourceLimiter, ResourceLimiterAsync, Store, StoreLimits, StoreL
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::capability::Shared;
-use crate::clock::{self, Call};
+use crate::clock::Call;
 use crate::decision::Mode;
 use crate::error::CallError;
 use crate::exchange::Exchange;
@@ -23,7 +23,8 @@ use crate::generation::Generation;
 use crate::guest::Guest;
 use crate::limits::{HANDLES, LOAD_ANSWER, PolicyLimits};
 use crate::reaper;
-use crate::stack::{self, Pace, Probation, Stack};
+use crate::slice;
+use crate::stack::{self, Pace, Probation, Stack, Turn};
 use crate::stderr::Stderr;
 use crate::turns;
 use crate::wasi::Wasi;
@@ -48,11 +49,13 @@ pub(crate) struct GuestState {
     pub(crate) limits: PolicyLimits,
     /// The last error the guest logged: its panic message, when it panicked.
     pub(crate) last_error: Option<String>,
-    /// Slices of CPU time left before the deadline.
-    pub(crate) ticks_left: u64,
+    /// CPU time left before the deadline.
+    pub(crate) cpu_left: Duration,
     pub(crate) out_of_time: bool,
     /// The ticks that the running call has met.
     pub(crate) pace: Pace,
+    /// The call has slices from its beginning.
+    pub(crate) watched: bool,
     /// The stack of the running call.
     pub(crate) stack: Stack,
     /// When the running call must have ended. A guest that computes meets it at an epoch, one that waits in `call`.
@@ -197,9 +200,10 @@ pub(crate) fn store(
         logged: 0,
         limits,
         last_error: None,
-        ticks_left: 0,
+        cpu_left: Duration::ZERO,
         out_of_time: false,
         pace: Pace::default(),
+        watched: false,
         stack: Stack::Own,
         wall_until: Instant::now(),
         out_of_wall: false,
@@ -216,30 +220,37 @@ pub(crate) fn store(
     store.set_hostcall_fuel(LOAD_ANSWER);
     store.epoch_deadline_callback(|mut context| {
         let state = context.data_mut();
-        let again = state.pace.meet();
-        clock::met(again);
-        state.ticks_left = state.ticks_left.saturating_sub(1);
-        state.out_of_time = state.ticks_left == 0;
+        let turn = state.pace.meet();
+        if let Turn::Hardly(computed) | Turn::Slice(computed) = turn {
+            state.cpu_left = state.cpu_left.saturating_sub(computed);
+        }
+        state.out_of_time = state.cpu_left.is_zero();
         state.out_of_wall = !state.out_of_time && Instant::now() >= state.wall_until;
         if state.out_of_time || state.out_of_wall {
             return Ok(UpdateDeadline::Interrupt);
         }
-        Ok(match state.stack {
-            Stack::Workers => UpdateDeadline::Continue(1),
-            Stack::Own => UpdateDeadline::YieldCustom(1, Box::pin(give_way(again))),
+        Ok(match (state.stack, turn) {
+            // Its own slice is not over.
+            (Stack::Own, Turn::Hardly(_)) => UpdateDeadline::Continue(1),
+            (Stack::Own, _) => UpdateDeadline::YieldCustom(1, Box::pin(give_way(turn))),
+            (Stack::Workers, _) => {
+                slice::begin();
+                UpdateDeadline::Continue(1)
+            }
         })
     });
     store
 }
 
 /// Lets others run. A short call that met a tick by chance does not queue up with those that compute.
-async fn give_way(computes: bool) {
-    if computes {
-        turns::next().await;
-    } else {
+async fn give_way(turn: Turn) {
+    if turn == Turn::Unknown {
         yield_now().await;
+    } else {
+        turns::next().await;
     }
     stack::goes_on();
+    slice::begin();
 }
 
 /// From now on the guest waits for memory while another instance gives some back, for which every call needs a stack of its own.
@@ -314,8 +325,9 @@ impl Drop for Place<'_> {
 impl Place<'_> {
     /// Gives an instance the stack of its next call.
     pub(crate) fn choose_stack(&self, generation: &Generation, instance: &mut Instance) {
-        let stack = generation.conduct.stack(&self.pool.probation);
-        instance.store.data_mut().stack = stack;
+        let state = instance.store.data_mut();
+        state.stack = generation.conduct.stack(&self.pool.probation);
+        state.watched = generation.conduct.is_watched(&self.pool.probation);
         if generation.conduct.needs_own() {
             wait_for_memory(&mut instance.store);
         }

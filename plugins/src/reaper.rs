@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::pool::Instance;
+use crate::priority;
 
 /// Instances that wait for their end. Beyond it a worker destroys its own: whoever makes them faster than they end pays for it.
 const WAITING: usize = 64;
@@ -73,6 +74,8 @@ impl Drop for Busy {
 fn start() -> Option<SyncSender<Instance>> {
     let (queue, waiting) = sync_channel::<Instance>(WAITING);
     let run = move || {
+        // Where it cannot be had, whoever serves waits for it now and then.
+        let _ = priority::stand_aside();
         for instance in waiting {
             let busy = Busy::begin();
             drop(instance);

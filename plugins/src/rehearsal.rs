@@ -10,7 +10,6 @@ use wasmtime::component::Component;
 
 use crate::call::{self, Budget, Slot};
 use crate::chain::{Answer, Refusal, Reply, headers, reason};
-use crate::clock::SLICES;
 use crate::contract::cut;
 use crate::decision::Phase;
 use crate::engine::Host;
@@ -124,7 +123,7 @@ impl Host {
     pub async fn measure_start(&self, spec: &PolicySpec, plugin: &Plugin) -> Result<Start, LoadError> {
         let shared = self.shared(&plugin.name).scratch();
         let mut store = store(&self.engine, &spec.name, spec.mode, spec.limits, shared, wasi::serving());
-        store.data_mut().ticks_left = LOAD_TICKS * SLICES;
+        store.data_mut().cpu_left = Duration::from_millis(LOAD_TICKS);
         store.data_mut().wall_until = Instant::now() + LOAD_WALL;
         store.set_epoch_deadline(1);
         let _running = self.clock.begin();

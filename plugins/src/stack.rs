@@ -17,7 +17,10 @@ pub(crate) const PROBATION: u32 = 1_000;
 const CPU: Duration = Duration::from_millis(10);
 
 /// CPU time between two ticks that makes a call a long one. A short one meets two when the system takes the processor away from it twice.
-const LONG: Duration = Duration::from_micros(50);
+const LONG: Duration = Duration::from_micros(30);
+
+/// A guest that had less since it last went on met a tick that was meant for another.
+const SHORT: Duration = Duration::from_micros(15);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stack {
@@ -48,16 +51,22 @@ impl Conduct {
         if self.needs_own() || probation.0.get() > 0 { Stack::Own } else { Stack::Workers }
     }
 
+    /// Whether the next call on this worker has slices from its beginning, because one of the last thousand needed them. That costs a
+    /// microsecond or two; otherwise the clock finds the guest when it computes, a little late.
+    pub(crate) fn is_watched(&self, probation: &Probation) -> bool {
+        probation.0.get() > 0 && self.computes.load(Relaxed)
+    }
+
     /// What a call has shown, on whichever stack.
     pub(crate) fn saw(&self, probation: &Probation, long: bool) {
         if long {
             self.computes.store(true, Relaxed);
         }
-        probation.0.set(probation.0.get().saturating_sub(1));
+        probation.0.set(if long { PROBATION } else { probation.0.get().saturating_sub(1) });
     }
 }
 
-/// Calls of a generation that one worker still makes on stacks of their own.
+/// Calls of a generation that one worker still makes on stacks of their own, or watches from the beginning.
 #[derive(Debug)]
 pub(crate) struct Probation(Cell<u32>);
 
@@ -68,40 +77,57 @@ impl Default for Probation {
 }
 
 thread_local! {
-    /// CPU time of this thread when the guest that runs on it last met a tick, or last went on after a turn of others.
+    /// CPU time of this thread when the guest that runs on it last met a tick, or last went on after others.
     static SINCE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 /// The ticks that a running call has met.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Pace {
+    /// None, and nobody has noted when it began.
     #[default]
     Unmet,
+    /// One at least, or it has had slices from its beginning.
     Met,
     /// It is a long one.
     Long,
 }
 
+/// What a guest that meets a tick has done since it last went on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Nobody knows: it may be a short call that met one by chance.
+    Unknown,
+    /// So little that the tick was meant for another guest.
+    Hardly(Duration),
+    /// It computes.
+    Slice(Duration),
+}
+
 impl Pace {
-    /// Notes a tick; whether the call had met one before.
-    pub(crate) fn meet(&mut self) -> bool {
+    /// Notes a tick.
+    pub(crate) fn meet(&mut self) -> Turn {
         let now = own_time();
         let computed = now.saturating_sub(SINCE.replace(now));
         self.meet_after(computed)
     }
 
-    fn meet_after(&mut self, computed: Duration) -> bool {
-        let before = *self;
-        *self = match before {
-            Self::Met if computed < LONG => Self::Met,
-            Self::Met | Self::Long => Self::Long,
-            Self::Unmet => Self::Met,
+    fn meet_after(&mut self, computed: Duration) -> Turn {
+        let turn = match self {
+            Self::Unmet => Turn::Unknown,
+            _ if computed < SHORT => Turn::Hardly(computed),
+            _ => Turn::Slice(computed),
         };
-        before != Self::Unmet
+        *self = match *self {
+            Self::Met if computed >= LONG => Self::Long,
+            Self::Unmet => Self::Met,
+            other => other,
+        };
+        turn
     }
 }
 
-/// Notes that a guest goes on: what others did meanwhile is not its own.
+/// Notes that a guest goes on after others did: what they had is not its own.
 pub(crate) fn goes_on() {
     SINCE.set(own_time());
 }
@@ -140,15 +166,29 @@ mod tests {
     }
 
     #[test]
+    fn calls_are_watched_for_a_while_after_a_long_one() {
+        let (conduct, here, there) = (Conduct::new(true, &PolicyLimits::default()), Probation::default(), Probation::default());
+        assert!(!conduct.is_watched(&here));
+        (0..PROBATION).for_each(|_| conduct.saw(&there, false));
+        conduct.saw(&here, true);
+        assert!(conduct.is_watched(&here) && !conduct.is_watched(&there), "each worker sees for itself");
+        (1..PROBATION).for_each(|_| conduct.saw(&here, false));
+        assert!(conduct.is_watched(&here));
+        conduct.saw(&here, false);
+        assert!(!conduct.is_watched(&here));
+    }
+
+    #[test]
     fn a_call_is_long_when_it_computes_between_ticks() {
         let micros = Duration::from_micros;
         let mut preempted = Pace::default();
-        assert!(!preempted.meet_after(micros(100)));
-        assert!(preempted.meet_after(micros(10)));
+        assert_eq!(preempted.meet_after(micros(100)), Turn::Unknown);
+        assert_eq!(preempted.meet_after(micros(10)), Turn::Hardly(micros(10)));
+        assert_eq!(preempted.meet_after(micros(20)), Turn::Slice(micros(20)));
         assert_eq!(preempted, Pace::Met);
-        assert!(preempted.meet_after(micros(120)), "it computes after all");
+        assert_eq!(preempted.meet_after(micros(60)), Turn::Slice(micros(60)), "it computes after all");
         assert_eq!(preempted, Pace::Long);
-        assert!(preempted.meet_after(micros(1)));
+        assert_eq!(preempted.meet_after(micros(1)), Turn::Hardly(micros(1)));
         assert_eq!(preempted, Pace::Long);
     }
 
@@ -164,7 +204,7 @@ mod tests {
             if goes_on_after {
                 goes_on();
             }
-            assert!(pace.meet());
+            pace.meet();
             assert_eq!(pace, expected);
         }
     }

@@ -62,7 +62,7 @@ fn a_guest_that_never_computed_holds_its_worker_once_and_then_takes_turns() {
         }
         let turns = beside(&chain, || exchange("/loop", ""), 1).await;
         let [.., second, first] = turns.0.as_slice() else { panic!("{:?}", turns.0) };
-        // Its CPU limit is 10 ms, a slice 125 us.
+        // Its CPU limit is 10 ms, a slice 40 us.
         assert!(*first >= Duration::from_millis(5), "it has its worker's stack: {first:?}");
         assert!(*second < *first / 2, "the next ones have their own: {second:?} beside {first:?}");
         assert!(turns.median() < *first / 10, "{:?} beside {first:?}", turns.median());

@@ -65,6 +65,8 @@ pub struct Summary {
     pub lost_posts: usize,
     /// Half took no longer.
     pub p50: Duration,
+    /// 90 of 100 took no longer.
+    pub p90: Duration,
     /// 99 of 100 took no longer.
     pub p99: Duration,
     /// The slowest.
@@ -87,6 +89,7 @@ impl Summary {
         }
         latencies.sort_unstable();
         all.p50 = percentile(&latencies, 50);
+        all.p90 = percentile(&latencies, 90);
         all.p99 = percentile(&latencies, 99);
         all.max = latencies.last().copied().unwrap_or_default();
         all

@@ -83,8 +83,6 @@ impl GuestState {
             receiver.await.unwrap_or(Made { result: Err(CallOutError::Broken), attempts: Vec::new() });
         under_way.answered = true;
         drop(under_way);
-        // The first epoch that the guest sees afterwards passed while it waited: that was no time of the CPU.
-        self.ticks_left = self.ticks_left.saturating_add(1);
         note.outcome = result.as_ref().map_or_else(|error| error.as_str(), |_| "ok");
         (note.elapsed, note.attempts) = (started.elapsed(), attempts);
         if let Some(call) = self.exchange.as_deref_mut().and_then(|exchange| exchange.calls.get_mut(place)) {

@@ -95,9 +95,12 @@ pub(crate) fn r3(_: Kind, program: &Path, options: &Options) -> Result<Vec<Value
             beside.add(&load.0.finish());
             harmful.extend(load.1.finish());
         }
-        let of = |stretches: &Stretches| (stretches.median(|stretch| stretch.p50), stretches.median(|stretch| stretch.p99));
+        let p99 = |stretches: &Stretches| stretches.median(|stretch| stretch.p99);
+        let of = |stretches: &Stretches| {
+            (stretches.median(|stretch| stretch.p50), stretches.median(|stretch| stretch.p90), p99(stretches))
+        };
         say(&format!(
-            "  {}: p50 and p99 {:?} quiet, {:?} beside it; of the worst stretch {:?} and {:?}",
+            "  {}: p50, p90 and p99 {:?} quiet, {:?} beside it; of the worst stretch {:?} and {:?}",
             harm.name,
             of(&quiet),
             of(&beside),
@@ -106,7 +109,7 @@ pub(crate) fn r3(_: Kind, program: &Path, options: &Options) -> Result<Vec<Value
         ));
         let ended = harmful.iter().filter(|seen| seen.outcome == Outcome::Status(harm.status)).count();
         values.push(Value::count(quiet.lost() + beside.lost()));
-        values.push(Value::ratio(of(&beside).1.as_secs_f64() / of(&quiet).1.as_secs_f64()));
+        values.push(Value::ratio(p99(&beside).as_secs_f64() / p99(&quiet).as_secs_f64()));
         values.push(Value::number(100.0 * ended as f64 / harmful.len().max(1) as f64));
         all_quiet.0.extend(quiet.0);
     }
