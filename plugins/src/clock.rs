@@ -1,5 +1,8 @@
 //! The clock of CPU deadlines: it finds the guests that compute, whose slices a timer of their own ends from then on (`slice.rs`). It ticks
 //! while guests run, slower while they are called, and hardly at all otherwise.
+//!
+//! It has another effect where few processors serve: the system asks itself who runs next when somebody wakes, and else every 4 ms. A
+//! worker that wakes while memory is given back (`reaper.rs`) has its turn when the clock, which goes first, goes back to sleep.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +13,10 @@ use std::time::Duration;
 use wasmtime::Engine;
 
 use crate::per_worker::{Counter, PerWorker};
+use crate::{priority, reaper};
+
+/// A tick while memory is given back.
+const SOON: Duration = Duration::from_micros(100);
 
 /// A tick while a guest is running: most calls are over long before, or wait for the host.
 const WATCH: Duration = Duration::from_micros(250);
@@ -52,11 +59,13 @@ impl Clock {
             own.thread.get_or_init(std::thread::current);
             // The system wakes a thread up to 50 us late otherwise, to wake several at once.
             let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+            // Where it cannot be had it is as late as the system's own tick when the processors are busy.
+            let _ = priority::go_first();
             while let Some(engine) = weak.upgrade() {
                 engine.increment_epoch();
                 drop(engine);
                 draft.upgrade().inspect(Engine::increment_epoch);
-                match own.next_wait(&mut seen) {
+                match own.next_wait(&mut seen, reaper::is_busy()) {
                     Some(wait) => std::thread::sleep(wait),
                     None => own.rest(seen),
                 }
@@ -105,12 +114,13 @@ impl Clock {
         self.calls.sum(|calls| &calls.begun)
     }
 
-    /// How long until the next tick, so many calls having begun before the last one; none for a rest.
-    fn next_wait(&self, seen: &mut u64) -> Option<Duration> {
+    /// How long until the next tick, so many calls having begun before the last one, and memory being given back or not; none for a rest.
+    fn next_wait(&self, seen: &mut u64, busy: bool) -> Option<Duration> {
         let ended = self.calls.sum(|calls| &calls.ended);
         let begun = self.begun();
         let called = std::mem::replace(seen, begun) != begun;
         match (begun != ended, called) {
+            _ if busy => Some(SOON),
             (true, _) => Some(WATCH),
             (false, true) => Some(TICK),
             (false, false) => None,
@@ -132,14 +142,15 @@ mod tests {
     #[test]
     fn the_clock_rests_when_no_guest_runs() {
         let (clock, mut seen) = (Clock::new(1), 0);
-        assert_eq!(clock.next_wait(&mut seen), None);
+        assert_eq!(clock.next_wait(&mut seen, false), None);
         let call = clock.begin();
-        assert_eq!(clock.next_wait(&mut seen), Some(WATCH));
-        assert_eq!(clock.next_wait(&mut seen), Some(WATCH), "it runs still");
+        assert_eq!(clock.next_wait(&mut seen, false), Some(WATCH));
+        assert_eq!(clock.next_wait(&mut seen, false), Some(WATCH), "it runs still");
         drop(call);
         drop(clock.begin());
-        assert_eq!(clock.next_wait(&mut seen), Some(TICK), "others ran meanwhile");
-        assert_eq!(clock.next_wait(&mut seen), None);
+        assert_eq!(clock.next_wait(&mut seen, false), Some(TICK), "others ran meanwhile");
+        assert_eq!(clock.next_wait(&mut seen, false), None);
+        assert_eq!(clock.next_wait(&mut seen, true), Some(SOON));
     }
 
     #[test]
@@ -157,6 +168,6 @@ mod tests {
         resting.join().unwrap();
         assert!(!clock.resting.load(Ordering::SeqCst));
         drop(clock.begin());
-        assert_eq!(clock.next_wait(&mut 0), Some(TICK));
+        assert_eq!(clock.next_wait(&mut 0, false), Some(TICK));
     }
 }
