@@ -223,6 +223,26 @@ response = {}
 expect = { verdict = "next", response = { headers = { x-count = "1" } } }
 "#;
 
+/// Its own test runs them on the mock host.
+const ASKS: &str = include_str!("../fixtures/guests/call-out/cases/upstreams.toml");
+
+#[test]
+fn cases_answer_for_upstreams() {
+    let scratch = Scratch::new();
+    let done = test(&scratch, &wasm::guest("call-out"), ASKS);
+    assert_eq!(done.code, Some(0), "{}", done.text());
+    let wrong = ASKS.replace("auth POST /check", "auth GET /check");
+    let done = test(&scratch, &wasm::guest("call-out"), &wrong);
+    assert_eq!(done.code, Some(1), "{}", done.text());
+    assert!(done.text().contains("auth POST /check"), "{}", done.text());
+    for (wrong, remedy) in [("{ error = \"late\" }", "timeout"), ("[]", "no_server"), ("{ status = 99 }", "200 to 599")] {
+        let text = ASKS.replace("{ error = \"timeout\" }", wrong);
+        check_error(&test(&scratch, &wasm::guest("call-out"), &text), remedy);
+    }
+    let benched = plugin("bench", &wasm::guest("call-out"), &["--cases", &case_file(&scratch, ASKS)]);
+    assert_eq!(benched.code, Some(0), "{}", benched.text());
+}
+
 #[test]
 fn cases_see_edits_and_state_and_say_what_differs() {
     let scratch = Scratch::new();

@@ -60,6 +60,10 @@ pub fn differences(expect: &Expect, seen: &Seen) -> Vec<Difference> {
         let own = response.map_or_else(none, |response| shown(&response.body));
         equal(&mut all, "response.body", Some(shown(&body.0)), own);
     }
+    if let Some(calls) = &expect.calls {
+        let list = |calls: &[String]| if calls.is_empty() { "none".to_owned() } else { calls.join(", ") };
+        equal(&mut all, "calls", Some(list(calls)), list(&seen.calls));
+    }
     for (series, wanted) in &expect.metrics {
         let (name, label) = series.split_once('/').unwrap_or((series, ""));
         let own = seen.metrics.iter().find(|(own, value, _)| own == name && value == label).map_or(0, |(_, _, value)| *value);

@@ -62,6 +62,8 @@ pub struct Expect {
     /// The answer as the client would see it: the upstream's after edits, or the policy's own.
     #[serde(default)]
     pub response: Response,
+    /// All calls to upstreams in their order, each as `auth POST /check`.
+    pub calls: Option<Vec<String>>,
     /// Counters after the case, `name` or `name/label`.
     #[serde(default)]
     pub metrics: BTreeMap<String, u64>,

@@ -10,6 +10,7 @@ use toml::Spanned;
 
 use crate::data::{Data, Headers};
 use crate::expect::Expect;
+use crate::upstreams::Upstreams;
 
 /// A file of cases.
 #[derive(Clone, Debug)]
@@ -31,9 +32,21 @@ pub struct Policy {
     /// Capabilities beyond the defaults.
     #[serde(default)]
     pub grants: Vec<String>,
+    /// Whom the policy may ask.
+    #[serde(default)]
+    pub http_out: HttpOut,
     /// Limits other than the gateway's own.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// `[policy.http_out]`: as in `weir.toml`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpOut {
+    /// Names of upstreams.
+    #[serde(default)]
+    pub upstreams: Vec<String>,
 }
 
 /// `[policy.limits]`: as in `weir.toml`.
@@ -77,6 +90,8 @@ pub struct Step {
     pub request: Ask,
     /// The upstream's answer; the response phases run only if there is one.
     pub response: Option<Answer>,
+    /// What upstreams answer to the policy.
+    pub upstreams: Upstreams,
     /// What must be seen, each time.
     pub expect: Expect,
     /// How often.
@@ -214,6 +229,7 @@ struct WrittenCase {
     refused: Option<String>,
     request: Option<Ask>,
     response: Option<Answer>,
+    upstreams: Option<Upstreams>,
     expect: Option<Expect>,
     #[serde(default)]
     step: Vec<WrittenStep>,
@@ -225,6 +241,8 @@ struct WrittenStep {
     #[serde(default)]
     request: Ask,
     response: Option<Answer>,
+    #[serde(default)]
+    upstreams: Upstreams,
     expect: Expect,
     #[serde(default = "once")]
     repeat: u32,
@@ -285,7 +303,7 @@ pub fn parse(path: &Path, text: &str) -> Result<CaseFile, String> {
 }
 
 fn setting(case: WrittenCase) -> Result<Setting, &'static str> {
-    let exchange = case.request.is_some() || case.response.is_some() || case.expect.is_some();
+    let exchange = case.request.is_some() || case.response.is_some() || case.upstreams.is_some() || case.expect.is_some();
     match (case.refused, case.expect, case.step.is_empty()) {
         (Some(_), _, _) if exchange || !case.step.is_empty() => Err("refused: nothing can be asked of a policy that is refused"),
         (Some(text), _, _) => Ok(Setting::Refused(text)),
@@ -294,6 +312,7 @@ fn setting(case: WrittenCase) -> Result<Setting, &'static str> {
             let step = |step: WrittenStep| Step {
                 request: step.request,
                 response: step.response,
+                upstreams: step.upstreams,
                 expect: step.expect,
                 repeat: step.repeat,
             };
@@ -301,7 +320,8 @@ fn setting(case: WrittenCase) -> Result<Setting, &'static str> {
         }
         (None, Some(expect), true) => {
             let request = case.request.unwrap_or_default();
-            Ok(Setting::Steps(vec![Step { request, response: case.response, expect, repeat: 1 }]))
+            let upstreams = case.upstreams.unwrap_or_default();
+            Ok(Setting::Steps(vec![Step { request, response: case.response, upstreams, expect, repeat: 1 }]))
         }
         (None, None, true) => Err("expect is missing: expect = { verdict = \"next\" }"),
     }

@@ -14,9 +14,11 @@ mod data;
 mod expect;
 mod file;
 mod seen;
+mod upstreams;
 
 pub use compare::{Difference, differences};
 pub use data::{Data, Headers};
 pub use expect::{Expect, Verdict};
-pub use file::{Answer, Ask, Case, CaseFile, Limits, Policy, Setting, Step, Tls, parse, read};
+pub use file::{Answer, Ask, Case, CaseFile, HttpOut, Limits, Policy, Setting, Step, Tls, parse, read};
 pub use seen::{Message, Seen, SeenFinding};
+pub use upstreams::{Failure, Replies, Reply, Upstreams};

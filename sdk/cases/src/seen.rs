@@ -21,6 +21,8 @@ pub struct Seen {
     pub tags: Vec<(String, String)>,
     /// In the order they were reported.
     pub findings: Vec<SeenFinding>,
+    /// Calls to upstreams in their order, each as `auth POST /check`.
+    pub calls: Vec<String>,
     /// The request after edits.
     pub request: Message,
     /// The answer that the client would get; none where nothing answered.

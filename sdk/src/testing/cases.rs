@@ -1,16 +1,16 @@
 //! Case files on the mock host: the same that `weir plugin test` runs on the gateway's.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use weir_cases::{Answer, Ask, Case, Seen, SeenFinding, Setting, Step, Verdict as Kind, differences};
+use weir_cases::{Answer, Ask, Case, Failure, Replies, Reply, Seen, SeenFinding, Setting, Step, Verdict as Kind, differences};
 
 use crate::exchange::{Connection, Request, Response, to_host};
 use crate::export::Described;
 use crate::host::mock::{self, Header, Message, STATE};
-use crate::{Outcome, Phase, Verdict};
+use crate::{Outcome, Phase, Verdict, http};
 
 /// Runs a file of cases, or every `*.toml` of a directory, relative to the package. `docs/reference/cases.md` describes the format.
 ///
@@ -28,7 +28,7 @@ pub fn run_cases<P: Described>(path: impl AsRef<Path>) {
     let mut failures = String::new();
     for file in &files {
         for case in &file.cases {
-            let wrong = run::<P>(case);
+            let wrong = run::<P>(case, &file.policy.http_out.upstreams);
             if !wrong.is_empty() {
                 failures.push_str(&format!("\n{}:{}: {}", file.path.display(), case.line, case.name));
                 wrong.iter().for_each(|line| failures.push_str(&format!("\n    {line}")));
@@ -39,7 +39,7 @@ pub fn run_cases<P: Described>(path: impl AsRef<Path>) {
 }
 
 /// What is wrong, a line each.
-fn run<P: Described>(case: &Case) -> Vec<String> {
+fn run<P: Described>(case: &Case, granted: &[String]) -> Vec<String> {
     STATE.take();
     let configured = crate::export::configure::<P>(&case.config.to_string());
     match (&case.setting, configured) {
@@ -49,23 +49,29 @@ fn run<P: Described>(case: &Case) -> Vec<String> {
             vec![format!("refused: expected {text:?}, found a configuration that is taken")]
         }
         (Setting::Steps(_), Err(error)) => vec![format!("config: {error}")],
-        (Setting::Steps(steps), Ok(policy)) => Run { needs: policy.needs(), policy }.steps(steps),
+        (Setting::Steps(steps), Ok(policy)) => Run { needs: policy.needs(), policy, granted }.steps(steps),
     }
 }
 
-struct Run<P> {
+struct Run<'a, P> {
     policy: P,
+    /// Upstreams that the policy may ask.
+    granted: &'a [String],
     needs: crate::Needs,
 }
 
-impl<P: Described> Run<P> {
+impl<P: Described> Run<'_, P> {
     fn steps(&self, steps: &[Step]) -> Vec<String> {
         for (index, step) in steps.iter().enumerate() {
             for _ in 0..step.repeat {
                 let mut seen = Seen::default();
                 let request = ask(&step.request);
+                self.script(step);
                 self.exchange(&request, step, &mut seen);
                 finish(&request, &mut seen);
+                // What the policy may not ask leaves no gateway.
+                let calls = crate::testing::calls().into_iter().filter(|call| self.granted.contains(&call.upstream));
+                seen.calls = calls.map(|call| format!("{} {} {}", call.upstream, call.method, call.target)).collect();
                 let wrong = differences(&step.expect, &seen);
                 if !wrong.is_empty() {
                     let place = if steps.len() > 1 { format!("step {}: ", index + 1) } else { String::new() };
@@ -74,6 +80,18 @@ impl<P: Described> Run<P> {
             }
         }
         Vec::new()
+    }
+
+    /// What upstreams answer in this step. One that the policy may ask and that says nothing is down.
+    fn script(&self, step: &Step) {
+        STATE.with_borrow_mut(|state| (state.upstreams, state.calls) = Default::default());
+        for name in self.granted {
+            let (replies, asked) = (step.upstreams.get(name).cloned(), Cell::new(0));
+            crate::testing::upstream(name, move |_| {
+                let number = asked.replace(asked.get() + 1);
+                replies.as_ref().map_or(Err(http::Error::NoServer), |replies: &Replies| reply(replies.of(number)))
+            });
+        }
     }
 
     fn wants(&self, phase: Phase) -> bool {
@@ -172,6 +190,21 @@ impl<P: Described> Run<P> {
         }
         true
     }
+}
+
+fn reply(reply: &Reply) -> Result<http::Answer, http::Error> {
+    Err(match reply.error {
+        None => {
+            let (headers, body) = (reply.headers.0.clone(), reply.body.0.clone());
+            return Ok(http::Answer { status: reply.status, headers, body });
+        }
+        Some(Failure::Busy) => http::Error::Busy,
+        Some(Failure::NoServer) => http::Error::NoServer,
+        Some(Failure::Connect) => http::Error::Connect,
+        Some(Failure::Timeout) => http::Error::Timeout,
+        Some(Failure::Broken) => http::Error::Broken,
+        Some(Failure::AnswerTooLarge) => http::Error::AnswerTooLarge,
+    })
 }
 
 fn failed(seen: &mut Seen, phase: Phase, reason: &str, failure: String) {

@@ -12,6 +12,7 @@ use weir_plugins::{Phase, PolicyLimits};
 
 use super::cases::{Bench, Outcome, is_over_time};
 use super::stage::Stage;
+use super::upstreams::Scripted;
 use super::{micros, size, table, time};
 use crate::cli::{fail, print};
 
@@ -97,7 +98,9 @@ fn repeat(stage: &Stage, bench: &mut Bench<'_>, file: &CaseFile, case: &Case, me
             if round == 0 || requests.len() > 1 && step.request.country.is_some() {
                 stage.locate(step.request.client, step.request.country.as_deref())?;
             }
+            let (_, installed) = Scripted::begin(step);
             let rehearsed = stage.wait(rehearsal.run(request)).map_err(|error| error.to_string())?;
+            drop(installed);
             measured.memory = measured.memory.max(rehearsed.memory);
             if let RehearsalVerdict::Failed(error) = &rehearsed.verdict {
                 over_time += usize::from(is_over_time(&rehearsed.verdict));

@@ -10,6 +10,7 @@ use weir_plugins::rehearsal::{Rehearsal, RehearsalCall, RehearsalRequest, Rehear
 use weir_plugins::{CallError, Plugin};
 
 use super::stage::{Stage, request};
+use super::upstreams::Scripted;
 
 /// A file of cases on a stage: one policy, a rehearsal for each configuration.
 pub(super) struct Bench<'a> {
@@ -114,11 +115,14 @@ impl<'a> Bench<'a> {
             let asked = request(&step.request, step.response.as_ref())?;
             stage.locate(step.request.client, step.request.country.as_deref())?;
             for _ in 0..step.repeat {
+                let (upstreams, installed) = Scripted::begin(step);
                 let rehearsed = stage.wait(rehearsal.run(&asked)).map_err(|error| error.to_string())?;
+                drop(installed);
                 outcome.calls.extend_from_slice(&rehearsed.calls);
                 outcome.memory = rehearsed.memory;
                 outcome.over_time |= is_over_time(&rehearsed.verdict);
-                let wrong = differences(&step.expect, &seen(rehearsed, rehearsal.counters()));
+                let seen = Seen { calls: upstreams.calls(), ..seen(rehearsed, rehearsal.counters()) };
+                let wrong = differences(&step.expect, &seen);
                 if !wrong.is_empty() {
                     outcome.step = Some(index + 1).filter(|_| steps.len() > 1);
                     outcome.differences = wrong;

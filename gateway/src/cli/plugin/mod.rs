@@ -8,6 +8,7 @@ mod new;
 mod stage;
 mod temporary;
 mod test;
+mod upstreams;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -88,7 +88,10 @@ impl Stage {
             on_error: OnError::Deny,
             on_overflow: OnOverflow::default(),
             grants: policy.grants.clone(),
-            http_out: HttpOut::default(),
+            http_out: HttpOut {
+                upstreams: policy.http_out.upstreams.iter().map(|name| name.as_str().into()).collect(),
+                ..HttpOut::default()
+            },
             isolation: Isolation::default(),
             config: config.clone(),
             limits,
@@ -164,7 +167,7 @@ pub(super) fn request(ask: &Ask, answer: Option<&Answer>) -> Result<RehearsalReq
     })
 }
 
-fn headers(list: &[(String, Vec<u8>)]) -> Result<HeaderMap, String> {
+pub(super) fn headers(list: &[(String, Vec<u8>)]) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::with_capacity(list.len());
     for (name, value) in list {
         let wrong = || format!("headers: {name}: {:?} is no header field", String::from_utf8_lossy(value));
