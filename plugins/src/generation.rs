@@ -23,6 +23,7 @@ use crate::limits::PolicyLimits;
 use crate::load::{LOAD_TICKS, LOAD_WALL, Plugin, failed, wall};
 use crate::manifest::Needs;
 use crate::pool::{Instance, store, wait_for_memory};
+use crate::slice::Turner;
 use crate::stack::Conduct;
 use crate::stats::{Stats, StatsSnapshot};
 use crate::wasi;
@@ -96,6 +97,8 @@ pub struct Generation {
     pub(crate) shared: Shared,
     engine: wasmtime::Engine,
     pub(crate) clock: Arc<Clock>,
+    /// Ends slices as long as instances may run.
+    _turner: Arc<Turner>,
     warm: Mutex<Vec<Instance>>,
     retired: AtomicBool,
     /// Seconds since `since` of the last complaint, plus one.
@@ -140,6 +143,7 @@ impl Host {
             shared: self.shared(&plugin.name).granted(&spec.http_out),
             engine: self.engine.clone(),
             clock: Arc::clone(&self.clock),
+            _turner: Arc::clone(&self.turner),
             warm: Mutex::default(),
             retired: AtomicBool::new(false),
             complained: AtomicU64::new(0),

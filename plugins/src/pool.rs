@@ -219,9 +219,13 @@ pub(crate) fn store(
     store.set_max_component_handles(HANDLES);
     store.set_hostcall_fuel(LOAD_ANSWER);
     store.epoch_deadline_callback(|mut context| {
+        // The guest has a slice of its own, and meets the end of another's.
+        if slice::runs() {
+            return Ok(UpdateDeadline::Continue(1));
+        }
         let state = context.data_mut();
         let turn = state.pace.meet();
-        if let Turn::Hardly(computed) | Turn::Slice(computed) = turn {
+        if let Turn::Slice(computed) = turn {
             state.cpu_left = state.cpu_left.saturating_sub(computed);
         }
         state.out_of_time = state.cpu_left.is_zero();
@@ -229,11 +233,9 @@ pub(crate) fn store(
         if state.out_of_time || state.out_of_wall {
             return Ok(UpdateDeadline::Interrupt);
         }
-        Ok(match (state.stack, turn) {
-            // Its own slice is not over.
-            (Stack::Own, Turn::Hardly(_)) => UpdateDeadline::Continue(1),
-            (Stack::Own, _) => UpdateDeadline::YieldCustom(1, Box::pin(give_way(turn))),
-            (Stack::Workers, _) => {
+        Ok(match state.stack {
+            Stack::Own => UpdateDeadline::YieldCustom(1, Box::pin(give_way(turn))),
+            Stack::Workers => {
                 slice::begin();
                 UpdateDeadline::Continue(1)
             }

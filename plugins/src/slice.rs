@@ -6,9 +6,9 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::thread::gettid;
 use signal_hook_registry::SigId;
@@ -29,8 +29,12 @@ impl Turner {
     /// # Errors
     /// The system's.
     pub(crate) fn start(engines: [Engine; 2]) -> io::Result<Self> {
-        let turn = move || engines.iter().for_each(Engine::increment_epoch);
-        // SAFETY: what the handler does may be done in one: it adds to two atomic numbers.
+        let turn = move || {
+            note_end();
+            engines.iter().for_each(Engine::increment_epoch);
+        };
+        // SAFETY: what the handler does may be done in one: it writes a number of its thread that needs no making and has no destructor,
+        // and adds to two atomic ones.
         let id = unsafe { signal_hook_registry::register(SIGNAL, turn) }?;
         Ok(Self(id))
     }
@@ -42,15 +46,35 @@ impl Drop for Turner {
     }
 }
 
-/// The timer of a thread.
-struct Timer {
-    id: libc::c_int,
-    runs: bool,
+/// How it is with the slice of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slice {
+    None,
+    Runs,
+    Over,
 }
 
+/// The timer of a thread.
+struct Timer(libc::c_int);
+
 thread_local! {
+    static SLICE_HERE: Cell<Slice> = const { Cell::new(Slice::None) };
+    static BEGUN: Cell<Option<Instant>> = const { Cell::new(None) };
     /// None before a guest has computed on this thread, or where none can be had: the clock ends slices then, later.
     static TIMER: RefCell<Option<Timer>> = const { RefCell::new(None) };
+}
+
+/// In the signal's handler.
+fn note_end() {
+    if SLICE_HERE.get() == Slice::Runs {
+        SLICE_HERE.set(Slice::Over);
+    }
+}
+
+/// Whether a slice runs on this thread. The epoch is everybody's: a guest may meet it turned over for another thread's. A signal that is
+/// late, or blocked, does not lengthen a slice for ever.
+pub(crate) fn runs() -> bool {
+    SLICE_HERE.get() == Slice::Runs && BEGUN.get().is_some_and(|begun| begun.elapsed() < SLICE * 2)
 }
 
 /// The guest that runs on this thread has a slice from now on.
@@ -60,21 +84,19 @@ pub(crate) fn begin() {
         if timer.is_none() {
             *timer = Timer::new().ok();
         }
-        if let Some(timer) = timer.as_mut() {
+        if let Some(timer) = timer.as_ref() {
+            SLICE_HERE.set(Slice::Runs);
+            BEGUN.set(Some(Instant::now()));
             timer.set(SLICE);
-            timer.runs = true;
         }
     });
 }
 
 /// It has returned.
 pub(crate) fn end() {
-    let _ = TIMER.try_with(|timer| {
-        if let Some(timer) = timer.borrow_mut().as_mut().filter(|timer| timer.runs) {
-            timer.set(Duration::ZERO);
-            timer.runs = false;
-        }
-    });
+    if SLICE_HERE.replace(Slice::None) == Slice::Runs {
+        let _ = TIMER.try_with(|timer| timer.borrow().as_ref().map(|timer| timer.set(Duration::ZERO)));
+    }
 }
 
 /// What the system calls `sigevent`.
@@ -96,7 +118,7 @@ impl Timer {
         // SAFETY: the call reads one `sigevent`, of 64 bytes, and writes one number; both live until it returns.
         // It is made directly because a library may give the number another form.
         let answer = unsafe { libc::syscall(libc::SYS_timer_create, libc::CLOCK_MONOTONIC, &raw const event, &raw mut id) };
-        if answer == 0 { Ok(Self { id, runs: false }) } else { Err(io::Error::last_os_error()) }
+        if answer == 0 { Ok(Self(id)) } else { Err(io::Error::last_os_error()) }
     }
 
     /// To end after this time, or never with none.
@@ -106,24 +128,22 @@ impl Timer {
         let wanted = libc::itimerspec { it_interval: none, it_value: after };
         let nothing = std::ptr::null_mut::<libc::itimerspec>();
         // SAFETY: the call reads one `itimerspec`, which lives until it returns, and writes nothing. It cannot fail for a timer that exists.
-        unsafe { libc::syscall(libc::SYS_timer_settime, self.id, 0, &raw const wanted, nothing) };
+        unsafe { libc::syscall(libc::SYS_timer_settime, self.0, 0, &raw const wanted, nothing) };
     }
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
         // SAFETY: nobody else has the number of this timer.
-        unsafe { libc::syscall(libc::SYS_timer_delete, self.id) };
+        unsafe { libc::syscall(libc::SYS_timer_delete, self.0) };
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-    use std::time::Instant;
-
-    use super::*;
 
     fn wait_until(mut done: impl FnMut() -> bool) -> bool {
         let until = Instant::now() + Duration::from_secs(10);
@@ -139,6 +159,7 @@ mod tests {
         let all = Arc::new(AtomicU64::new(0));
         let seen = Arc::clone(&all);
         let count = move || {
+            note_end();
             seen.fetch_add(1, Relaxed);
             HERE.with(|here| here.fetch_add(1, Relaxed));
         };
@@ -148,12 +169,14 @@ mod tests {
         std::thread::spawn(move || {
             for expected in 1..=3 {
                 begin();
-                assert!(wait_until(|| here() >= expected));
+                assert!(wait_until(|| here() >= expected && !runs()));
                 std::thread::sleep(SLICE * 10);
                 assert_eq!(here(), expected);
             }
             begin();
+            assert!(runs() || here() == 4);
             end();
+            assert!(!runs());
             std::thread::sleep(SLICE * 10);
             // It may have been over before it was ended.
             assert!(here() <= 4);

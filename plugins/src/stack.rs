@@ -19,9 +19,6 @@ const CPU: Duration = Duration::from_millis(10);
 /// CPU time between two ticks that makes a call a long one. A short one meets two when the system takes the processor away from it twice.
 const LONG: Duration = Duration::from_micros(30);
 
-/// A guest that had less since it last went on met a tick that was meant for another.
-const SHORT: Duration = Duration::from_micros(15);
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stack {
     Workers,
@@ -98,9 +95,7 @@ pub(crate) enum Pace {
 pub(crate) enum Turn {
     /// Nobody knows: it may be a short call that met one by chance.
     Unknown,
-    /// So little that the tick was meant for another guest.
-    Hardly(Duration),
-    /// It computes.
+    /// It has had a slice, in which it computed for so long.
     Slice(Duration),
 }
 
@@ -115,8 +110,7 @@ impl Pace {
     fn meet_after(&mut self, computed: Duration) -> Turn {
         let turn = match self {
             Self::Unmet => Turn::Unknown,
-            _ if computed < SHORT => Turn::Hardly(computed),
-            _ => Turn::Slice(computed),
+            Self::Met | Self::Long => Turn::Slice(computed),
         };
         *self = match *self {
             Self::Met if computed >= LONG => Self::Long,
@@ -183,12 +177,12 @@ mod tests {
         let micros = Duration::from_micros;
         let mut preempted = Pace::default();
         assert_eq!(preempted.meet_after(micros(100)), Turn::Unknown);
-        assert_eq!(preempted.meet_after(micros(10)), Turn::Hardly(micros(10)));
+        assert_eq!(preempted.meet_after(micros(10)), Turn::Slice(micros(10)));
         assert_eq!(preempted.meet_after(micros(20)), Turn::Slice(micros(20)));
         assert_eq!(preempted, Pace::Met);
         assert_eq!(preempted.meet_after(micros(60)), Turn::Slice(micros(60)), "it computes after all");
         assert_eq!(preempted, Pace::Long);
-        assert_eq!(preempted.meet_after(micros(1)), Turn::Hardly(micros(1)));
+        assert_eq!(preempted.meet_after(micros(1)), Turn::Slice(micros(1)));
         assert_eq!(preempted, Pace::Long);
     }
 

@@ -5,12 +5,14 @@ use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
 use weir_plugins::fields::Fields;
 use weir_plugins::{
-    Chain, ConnectionFacts, Exchange, Host, HostOptions, Isolation, Mode, OnError, OnOverflow, PolicyLimits, PolicySpec, Verdict,
+    Chain, ConnectionFacts, Exchange, Generation, Host, HostOptions, Isolation, Mode, OnError, OnOverflow, PolicyLimits,
+    PolicySpec, Verdict,
 };
 use weir_tests::{Scratch, wasm};
 
@@ -21,6 +23,8 @@ const TOLERANCE: u32 = 2;
 /// Calls of each kind, one after the other and at once.
 const CALLS: usize = 10;
 const AT_ONCE: usize = 6;
+/// Other workers with a guest that computes.
+const OTHERS: usize = 5;
 /// Calls after which a guest is trusted with the stack of its worker (`plugins/src/stack.rs`).
 const SHORT: usize = 1_000;
 
@@ -49,6 +53,42 @@ fn many_that_compute_hold_up_a_neighbour_no_longer_than_one() {
         let one = turns(&chain, "request loop", 1).await;
         let many = turns(&chain, "request loop", AT_ONCE).await;
         assert!(many.median() <= one.median() * TOLERANCE, "{:?} beside one, {:?} beside many", one.median(), many.median());
+    });
+}
+
+/// The epoch is everybody's.
+#[test]
+fn what_computes_on_other_workers_neither_shortens_nor_lengthens_turns() {
+    let scratch = Scratch::new();
+    on_a_worker(async {
+        let generation = generation(&scratch, "hostile").await;
+        let chain = Rc::new(Chain::new(vec![Arc::clone(&generation)]));
+        let alone = turns(&chain, "request loop", 1).await;
+        let done = AtomicBool::new(false);
+        let beside = std::thread::scope(|scope| {
+            for _ in 0..OTHERS {
+                scope.spawn(|| {
+                    on_a_worker(async {
+                        let chain = Chain::new(vec![Arc::clone(&generation)]);
+                        while !done.load(Ordering::Relaxed) {
+                            chain.request(&mut Some(Box::new(exchange("/", "request loop")))).await;
+                        }
+                    });
+                });
+            }
+            let here = scope.spawn(|| {
+                let mut here = None;
+                on_a_worker(async {
+                    let chain = Rc::new(Chain::new(vec![Arc::clone(&generation)]));
+                    here = Some(turns(&chain, "request loop", 1).await);
+                });
+                done.store(true, Ordering::Relaxed);
+                here
+            });
+            here.join().unwrap().unwrap()
+        });
+        let (most, least) = (alone.median() * TOLERANCE, alone.median() / TOLERANCE);
+        assert!((least..=most).contains(&beside.median()), "{:?} alone, {:?} beside others", alone.median(), beside.median());
     });
 }
 
@@ -153,6 +193,10 @@ fn exchange(path: &str, order: &str) -> Exchange {
 }
 
 async fn policy(scratch: &Scratch, guest: &str) -> Chain {
+    Chain::new(vec![generation(scratch, guest).await])
+}
+
+async fn generation(scratch: &Scratch, guest: &str) -> Arc<Generation> {
     let host = Host::new(&HostOptions { state: scratch.path().join("state"), workers: 1, compiler: None }).unwrap();
     let plugin = host.load(guest, &std::fs::read(wasm::guest(guest)).unwrap()).await.unwrap();
     let spec = PolicySpec {
@@ -168,5 +212,5 @@ async fn policy(scratch: &Scratch, guest: &str) -> Chain {
         // The machine may be busy.
         limits: PolicyLimits { wall: Duration::from_secs(10), ..PolicyLimits::default() },
     };
-    Chain::new(vec![host.prepare(&spec, &plugin, false).await.unwrap()])
+    host.prepare(&spec, &plugin, false).await.unwrap()
 }
