@@ -74,7 +74,7 @@ impl Default for Probation {
 }
 
 thread_local! {
-    /// CPU time of this thread when the guest that runs on it last met a tick, or last went on after others.
+    /// CPU time of this thread when the guest that runs on it last met a tick that was its own, or last went on after others.
     static SINCE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
