@@ -109,6 +109,8 @@ struct Event {
     rest: [libc::c_int; 11],
 }
 
+const _: () = assert!(size_of::<Event>() == 64, "the system reads so many bytes");
+
 impl Timer {
     /// One that tells this thread.
     fn new() -> io::Result<Self> {
@@ -185,6 +187,16 @@ mod tests {
         .unwrap();
         assert_eq!(here(), 0);
         signal_hook_registry::unregister(id);
+    }
+
+    #[test]
+    fn a_signal_that_does_not_come_leaves_no_slice_for_ever() {
+        SLICE_HERE.set(Slice::Runs);
+        BEGUN.set(Some(Instant::now() + SLICE));
+        assert!(runs());
+        BEGUN.set(Instant::now().checked_sub(SLICE * 2));
+        assert!(!runs());
+        SLICE_HERE.set(Slice::None);
     }
 
     #[test]
