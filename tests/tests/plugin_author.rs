@@ -239,6 +239,8 @@ fn cases_answer_for_upstreams() {
         let text = ASKS.replace("{ error = \"timeout\" }", wrong);
         check_error(&test(&scratch, &wasm::guest("call-out"), &text), remedy);
     }
+    let text = ASKS.replace("[\"directory\", \"auth\"]", "[\"directory\"]");
+    check_error(&test(&scratch, &wasm::guest("call-out"), &text), "http_out = { upstreams = [\"auth\"] }");
     let benched = plugin("bench", &wasm::guest("call-out"), &["--cases", &case_file(&scratch, ASKS)]);
     assert_eq!(benched.code, Some(0), "{}", benched.text());
 }

@@ -294,6 +294,11 @@ pub fn parse(path: &Path, text: &str) -> Result<CaseFile, String> {
         let config = case.config.clone().or_else(|| written.policy.config.clone()).unwrap_or_else(empty);
         let name = case.name.clone();
         let setting = setting(case).map_err(|error| format!("{shown}:{line}: {error}"))?;
+        if let Some(name) = stranger(&setting, &written.policy.http_out) {
+            return Err(format!(
+                "{shown}:{line}: upstreams: the policy may not ask {name:?}: [policy] http_out = {{ upstreams = [{name:?}] }}"
+            ));
+        }
         cases.push(Case { name, line, config, setting });
     }
     if cases.is_empty() {
@@ -325,6 +330,12 @@ fn setting(case: WrittenCase) -> Result<Setting, &'static str> {
         }
         (None, None, true) => Err("expect is missing: expect = { verdict = \"next\" }"),
     }
+}
+
+/// An upstream that answers, but may not be asked.
+fn stranger<'a>(setting: &'a Setting, http_out: &HttpOut) -> Option<&'a String> {
+    let Setting::Steps(steps) = setting else { return None };
+    steps.iter().flat_map(|step| step.upstreams.keys()).find(|name| !http_out.upstreams.contains(*name))
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
