@@ -1,5 +1,8 @@
 //! HTTP/2 from clients.
 
+use std::time::{Duration, Instant};
+
+use weir_tests::h2::{Field, Frame, Http2, Outcome, flag, kind};
 use weir_tests::tls::{Authority, Kind};
 use weir_tests::{Gateway, Setup, Upstream, tool};
 
@@ -72,4 +75,98 @@ fn thousands_of_multiplexed_requests_all_succeed() {
     assert!(text.contains("4000 succeeded, 0 failed, 0 errored, 0 timeout"), "{text}");
     assert!(text.contains("status codes: 4000 2xx, 0 3xx, 0 4xx, 0 5xx"), "{text}");
     assert_eq!(origin.count(), 4000);
+}
+
+/// A request whose body follows its head.
+const POST: [Field<'_>; 4] =
+    [(b":method", b"POST"), (b":scheme", b"https"), (b":authority", b"other.test"), (b":path", b"/agent")];
+const NO_ERROR: u32 = 0;
+
+/// The code with which the server reset the stream before it acknowledged the ping that the client had just sent.
+fn reset_before_ping(client: &mut Http2, stream: u32) -> Option<u32> {
+    client.send(&Frame::new(kind::PING, 0, 0, [0; 8])).unwrap();
+    let mut code = None;
+    loop {
+        let frame = client.receive().unwrap().expect("an acknowledgement");
+        match frame.kind {
+            kind::PING if frame.flags & flag::ACK != 0 => return code,
+            kind::RST_STREAM if frame.stream == stream => code = frame.payload.try_into().ok().map(u32::from_be_bytes),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn whoever_is_refused_may_send_its_body_to_the_end_within_bounds() {
+    let origin = Upstream::text("ok");
+    let authority = Authority::new();
+    let gateway = Setup::before(&origin).certificate(&authority.issue(Kind::Ecdsa, &["site.test"])).start();
+    let mut client = Http2::open(&authority, gateway.tls(), "site.test").unwrap();
+
+    // A body that comes after the answer: the stream ends as if it had been read.
+    client.send(&Frame::headers(1, &POST, false)).unwrap();
+    let Outcome::Answered(status, _) = client.outcome(1).unwrap() else { panic!("no answer") };
+    assert_eq!(status, 404);
+    assert_eq!(reset_before_ping(&mut client, 1), None, "reset while the client was still sending");
+    client.send(&Frame::data(1, b"agent=1&computer=abc", true)).unwrap();
+    assert_eq!(reset_before_ping(&mut client, 1), None, "reset though the body had come to its end");
+
+    // More than is thrown away: the stream is reset, and nothing is wrong with it.
+    client.send(&Frame::headers(3, &POST, false)).unwrap();
+    assert!(matches!(client.outcome(3).unwrap(), Outcome::Answered(404, _)));
+    let (mut sent, mut code) = (0, None);
+    while code.is_none() && sent < 4 << 20 {
+        for _ in 0..8 {
+            client.send(&Frame::data(3, &[b'x'; 16 << 10], false)).unwrap();
+            sent += 16 << 10;
+        }
+        code = reset_before_ping(&mut client, 3);
+    }
+    assert_eq!(code, Some(NO_ERROR), "after {sent} bytes");
+    assert!(sent >= 1 << 20, "after {sent} bytes");
+
+    // Nothing comes: the stream is reset after a moment, and the connection goes on.
+    client.send(&Frame::headers(5, &POST, false)).unwrap();
+    assert!(matches!(client.outcome(5).unwrap(), Outcome::Answered(404, _)));
+    let answered = Instant::now();
+    assert_eq!(client.outcome(5).unwrap(), Outcome::Reset(NO_ERROR));
+    assert!(answered.elapsed() >= Duration::from_secs(1), "{:?}", answered.elapsed());
+    let get = [(b":method".as_slice(), b"GET".as_slice()), POST[1], (b":authority", b"site.test"), POST[3]];
+    assert_eq!(client.ask(7, &get).unwrap(), Outcome::Answered(200, b"ok".to_vec()));
+    assert_eq!(origin.count(), 1);
+}
+
+#[test]
+fn curl_reads_its_refusal_while_it_sends() {
+    if !tool::has("curl") || !tool::text(&tool::run("curl", &["--version"])).contains("HTTP2") {
+        tool::skipped("this curl has no HTTP/2");
+        return;
+    }
+    let origin = Upstream::echo();
+    let (gateway, ca) = gateway(&origin);
+    let port = gateway.tls().port();
+    let resolve = format!("site.test:{port}:127.0.0.1");
+    let url = format!("https://site.test:{port}/.git/config");
+    for round in 0..10 {
+        let output = tool::run(
+            "curl",
+            &[
+                "--silent",
+                "--show-error",
+                "--http2",
+                "--cacert",
+                &ca,
+                "--resolve",
+                &resolve,
+                "--data",
+                "agent=1",
+                "-w",
+                "%{http_code}",
+                &url,
+            ],
+        );
+        let text = tool::text(&output);
+        assert!(text.contains("403 Forbidden") && text.ends_with("403"), "round {round}: {text}");
+    }
+    assert_eq!(origin.count(), 0);
 }

@@ -21,6 +21,7 @@ use super::replay::{Kept, Replay};
 use crate::finish::{End, Finish};
 use crate::http::guard::chunks::BadChunk;
 use crate::http::pace::{BodyLimits, Pace};
+use crate::http::unread::Http2Body;
 use crate::http::upgrade::Tunnel;
 use crate::http1::client::{Connection, ResponseBytes};
 use crate::http1::downstream::RequestBytes;
@@ -59,7 +60,7 @@ pub enum ClientBody {
     /// Over HTTP/1.
     Http1(RequestBytes),
     /// Over HTTP/2.
-    Http2(Incoming),
+    Http2(Http2Body),
 }
 
 /// A server's body as its protocol brings it.

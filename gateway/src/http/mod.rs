@@ -2,7 +2,7 @@
 //!
 //! [`guard`] refuses ambiguous heads, [`abuse`] counts frames of HTTP/2, [`authority`] reads hosts, [`hop`] and [`forwarded`] edit
 //! headers, [`message`] is what heads are here, [`body`] carries bodies both ways and notices their end, [`pace`] says what a client's may cost, [`replay`] keeps what may be
-//! sent again, [`upgrade`] joins two connections, [`respond`] is the only place that makes responses.
+//! sent again, [`unread`] is what becomes of the rest, [`upgrade`] joins two connections, [`respond`] is the only place that makes responses.
 
 pub mod abuse;
 pub mod authority;
@@ -14,4 +14,5 @@ pub mod message;
 pub mod pace;
 pub mod replay;
 pub mod respond;
+pub mod unread;
 pub mod upgrade;

@@ -26,7 +26,7 @@ use crate::http::body::{ClientBody, ResponseBody};
 use crate::http::guard::raw::{self, Reading};
 use crate::http::guard::{Limits, Refusal};
 use crate::http::message::{Request, RequestHead, Response};
-use crate::http::upgrade;
+use crate::http::{unread, upgrade};
 use crate::listen::conn::{Conn, age, connection_record};
 use crate::listen::io::Waits;
 use crate::pipeline;
@@ -36,11 +36,6 @@ use crate::runtime::worker::Worker;
 const SKETCH: usize = 1024;
 /// A body that nobody wanted is read to its end when that is near, so that the connection can go on.
 const MAX_UNWANTED: u64 = 64 * 1024;
-/// How long to wait for the end of a client that was told that its connection ends, and how much of what it still sends to throw away.
-/// Closing at once would reset the connection, and the client might never read its answer.
-const LINGER: Duration = Duration::from_secs(2);
-const MAX_LINGER: usize = 1024 * 1024;
-
 /// How long a connection that has just fallen idle stays open while the process ends.
 const BREATH: Duration = Duration::from_secs(1);
 
@@ -356,7 +351,7 @@ impl Session {
 
     /// Ends our direction; when the client may still be sending, waits a moment for it to end its own.
     async fn close(mut self) {
-        let until = after(Instant::now(), LINGER);
+        let until = after(Instant::now(), unread::TIME);
         let mut thrown = 0;
         let mut is_shut = false;
         poll_fn(|context| {
@@ -372,7 +367,7 @@ impl Session {
             if !self.lingers && wire.input.is_empty() {
                 return Poll::Ready(());
             }
-            while thrown < MAX_LINGER {
+            while thrown < unread::BYTES {
                 thrown += wire.input.len();
                 wire.input.clear();
                 match wire.poll_fill(context) {

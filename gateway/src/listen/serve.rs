@@ -92,7 +92,8 @@ fn service(
         let busy = Busy::new(&conn.activity);
         let (worker, conn) = (Rc::clone(&worker), Rc::clone(&conn));
         async move {
-            let response = pipeline::handle(worker, Rc::clone(&conn), request.map(ClientBody::Http2).into()).await?;
+            let request = request.map(|body: Incoming| ClientBody::Http2(body.into()));
+            let response = pipeline::handle(worker, Rc::clone(&conn), request.into()).await?;
             if exchange >= most {
                 conn.retire();
             }
