@@ -60,7 +60,7 @@ impl Clock {
             // The system wakes a thread up to 50 us late otherwise, to wake several at once.
             let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
             // Where it cannot be had it is as late as the system's own tick when the processors are busy.
-            let _ = priority::go_first();
+            let _ = priority::run_briefly();
             while let Some(engine) = weak.upgrade() {
                 engine.increment_epoch();
                 drop(engine);

@@ -11,7 +11,7 @@ use crate::error::LoadError;
 use crate::generation::PolicySpec;
 use crate::guest::GuestPre;
 use crate::image;
-use crate::load::{LOAD_TICKS, LOAD_WALL, Plugin, apart, failed, wall};
+use crate::load::{Draft, LOAD_TICKS, LOAD_WALL, Plugin, apart, failed, wall};
 use crate::pool::{GuestState, store};
 use crate::wasi::{self, Drawn};
 
@@ -42,13 +42,10 @@ enum Attempt {
 }
 
 impl Host {
-    /// Configures a plugin for a policy. Compiling takes up to seconds of CPU on the calling thread: never call it on a worker.
+    /// Configures a plugin for a policy. Takes up to seconds: never call it on a worker.
     pub(crate) fn start(&self, spec: &PolicySpec, plugin: &Arc<Plugin>, config: &str) -> Result<Start, LoadError> {
-        apart(self.start_here(spec, plugin, config))?
-    }
-
-    async fn start_here(&self, spec: &PolicySpec, plugin: &Arc<Plugin>, config: &str) -> Result<Start, LoadError> {
-        match self.configure(spec, plugin, config).await? {
+        let draft = self.draft(plugin)?;
+        match apart(self.configure(spec, plugin, draft, config))?? {
             Attempt::Image(image, answer) => Ok(Start::Image { pre: self.serving(&image)?, answer }),
             Attempt::Impossible(reason) => {
                 tracing::info!(policy = &*spec.name, plugin = &*plugin.name, "each instance is configured by itself: {reason}");
@@ -57,8 +54,7 @@ impl Host {
         }
     }
 
-    async fn configure(&self, spec: &PolicySpec, plugin: &Plugin, config: &str) -> Result<Attempt, LoadError> {
-        let draft = self.draft(plugin)?;
+    async fn configure(&self, spec: &PolicySpec, plugin: &Plugin, draft: Draft, config: &str) -> Result<Attempt, LoadError> {
         if let Some(obstacle) = draft.obstacle {
             return Ok(Attempt::Impossible(obstacle));
         }

@@ -14,6 +14,7 @@ use crate::guest::GuestPre;
 use crate::limits::PolicyLimits;
 use crate::manifest::Manifest;
 use crate::pool::{GuestState, store};
+use crate::priority::stand_behind;
 use crate::{image, inspect, pieces, wasi};
 
 /// The largest plugin file.
@@ -125,8 +126,8 @@ impl Host {
             return Err(LoadError::TooLarge { bytes: size, limit: MAX_PLUGIN_BYTES });
         }
         inspect::check_header(bytes)?;
+        let (component, obstacle) = self.compile_draft(bytes)?;
         let (draft, imports, manifest) = apart(async {
-            let (component, obstacle) = self.compile_draft(bytes)?;
             let imports = inspect::check_type(&component)?;
             let draft = Draft { pre: GuestPre::link(&self.draft_linkers, &component)?, obstacle };
             let manifest = self.describe(name, &draft.pre).await?;
@@ -165,7 +166,7 @@ impl Host {
 
     /// A component compiled well and linked. On a worker it gives way to others, in whatever it does.
     pub(crate) fn serving(&self, component: &[u8]) -> Result<GuestPre, LoadError> {
-        match pieces::cut(component) {
+        match apart(async { pieces::cut(component) })? {
             Ok(cut) => GuestPre::link(&self.linkers, &self.compile(Grade::Serving, &cut)?),
             // The compiler knows better what is wrong with it.
             Err(reason) => Err(self.compile(Grade::Serving, component).err().unwrap_or(LoadError::Compile(reason))),
@@ -174,7 +175,7 @@ impl Host {
 
     /// The instrumented copy, or the plugin itself and why there is no copy.
     fn compile_draft(&self, plugin: &[u8]) -> Result<(Component, Option<String>), LoadError> {
-        let refused = match image::instrument(plugin) {
+        let refused = match apart(async { image::instrument(plugin) })? {
             Ok(instrumented) => match self.compile(Grade::Draft, &instrumented) {
                 Ok(component) => return Ok((component, None)),
                 Err(error) => error.to_string(),
@@ -219,10 +220,14 @@ impl Host {
     }
 }
 
-/// Works on a thread that ends with it: memory that a compiler has used and freed stays with the threads that used it.
+/// Works on a thread that stands behind workers and ends with it: memory that a compiler has used and freed stays with the threads that
+/// used it.
 pub(crate) fn apart<T: Send>(work: impl Future<Output = T> + Send) -> Result<T, LoadError> {
     let failed = |error: &dyn std::fmt::Display| LoadError::Compile(format!("cannot start a thread: {error}"));
-    let run = || Ok(tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(work));
+    let run = || {
+        stand_behind();
+        Ok(tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(work))
+    };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("weir-configure".to_owned()).spawn_scoped(scope, run);
         let joined = thread.map_err(|error| failed(&error))?.join();
@@ -230,10 +235,11 @@ pub(crate) fn apart<T: Send>(work: impl Future<Output = T> + Send) -> Result<T, 
     })
 }
 
-/// Compiles, on threads that end with it, too.
+/// Compiles, on such threads, too.
 fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
     let failed = |error: &dyn std::fmt::Display| LoadError::Compile(format!("{error:#}"));
-    let threads = rayon::ThreadPoolBuilder::new().thread_name(|number| format!("weir-compile-{number}"));
+    let threads =
+        rayon::ThreadPoolBuilder::new().thread_name(|number| format!("weir-compile-{number}")).start_handler(|_| stand_behind());
     let threads = threads.build().map_err(|error| failed(&error))?;
     threads.install(|| Component::new(engine, bytes)).map_err(|error| failed(&error))
 }

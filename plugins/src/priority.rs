@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code)]
 
+use rustix::process::{getpriority_process, setpriority_process};
+
 /// Runs only while nobody else wants the processor, from now on, with every thread that this one starts. `nice` alone is not enough: a
 /// worker that wakes would wait until the slice of whoever runs is over, which is milliseconds.
 ///
@@ -29,15 +31,25 @@ struct Attributes {
     period: u64,
 }
 
-/// This thread runs for a moment at a time, the shortest that the system knows, and so goes before whoever runs for long: otherwise one
-/// that wakes waits for the rest of the slice of whoever runs, which is milliseconds. It gets no more of the processor than before.
+/// Of a thread that stands behind. It gets a tenth of a processor that others want, and no less: it may hold what they wait for.
+const NICE: i32 = 10;
+
+/// This thread, and those that it starts, work beside workers, which go first: whoever wakes waits for a moment of it, not for
+/// milliseconds, and what it had of the processor counts ten times. Where the system knows no such thing, workers wait for it longer.
+pub(crate) fn stand_behind() {
+    let _ = setpriority_process(None, NICE);
+    let _ = run_briefly();
+}
+
+/// This thread runs for a moment at a time, the shortest that the system knows, instead of milliseconds. So it goes before whoever runs
+/// for long when it wakes, and nobody who wakes waits for it for long. It gets no more of the processor than before.
 ///
 /// # Errors
 /// The system's. Nothing has changed then.
-pub(crate) fn go_first() -> std::io::Result<()> {
+pub(crate) fn run_briefly() -> std::io::Result<()> {
     let size = u32::try_from(size_of::<Attributes>()).unwrap_or(0);
     // The operator may have had his reasons.
-    let nice = rustix::process::getpriority_process(None)?;
+    let nice = getpriority_process(None)?;
     let attributes = Attributes { size, policy: 0, flags: 0, nice, priority: 0, runtime: MOMENT, deadline: 0, period: 0 };
     // SAFETY: the call reads one `sched_attr` of the size that it names, which lives until it returns, and changes nothing but how this
     // thread is scheduled. The C library has no function for it.
@@ -52,14 +64,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ordinary_thread_may_go_first_and_stays_as_nice_as_it_was() {
-        let nice = || rustix::process::getpriority_process(None).unwrap();
-        let run = move || {
-            rustix::process::setpriority_process(None, 7).unwrap();
-            go_first().unwrap();
-            nice()
+    fn an_ordinary_thread_may_run_briefly_and_stays_as_nice_as_it_was() {
+        let run = || {
+            setpriority_process(None, 7).unwrap();
+            run_briefly().unwrap();
+            getpriority_process(None).unwrap()
         };
         assert_eq!(std::thread::spawn(run).join().unwrap(), 7);
+    }
+
+    #[test]
+    fn those_whom_a_thread_starts_stand_behind_with_it() {
+        let nice = || getpriority_process(None).unwrap();
+        let before = nice();
+        let run = move || {
+            stand_behind();
+            std::thread::spawn(nice).join().unwrap()
+        };
+        assert_eq!(std::thread::spawn(run).join().unwrap(), before.max(NICE));
+        assert_eq!(nice(), before, "this one does not");
     }
 
     #[test]

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
-use rustix::process::setpriority_process;
 use tokio::sync::Notify;
 
 use crate::pool::Instance;
+use crate::priority::stand_behind;
 
 /// Instances that wait for their end. Beyond it a worker destroys its own: whoever makes them faster than they end pays for it.
 const WAITING: usize = 64;
@@ -23,9 +23,6 @@ const PAUSE: Duration = Duration::from_micros(250);
 
 /// A guest waits for memory no longer than that. The largest instance takes less.
 const MAX_WAIT: Duration = Duration::from_millis(100);
-
-/// Of its thread. It gets a tenth of a processor that others want, and no less: it may hold what they wait for.
-const NICE: i32 = 10;
 
 static QUEUE: OnceLock<Option<SyncSender<Instance>>> = OnceLock::new();
 static BUSY: AtomicBool = AtomicBool::new(false);
@@ -82,8 +79,7 @@ impl Drop for Busy {
 fn start() -> Option<SyncSender<Instance>> {
     let (queue, waiting) = sync_channel::<Instance>(WAITING);
     let run = move || {
-        // Where it cannot be had, whoever serves waits for it more often.
-        let _ = setpriority_process(None, NICE);
+        stand_behind();
         for instance in waiting {
             let busy = Busy::begin();
             drop(instance);

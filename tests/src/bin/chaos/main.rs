@@ -7,8 +7,9 @@
 //! |---|---|
 //! | what happens, per figure | `failover`, `reload`, `smuggling`, `hostile`, `swaps` |
 //! | hours of change in minutes | `soak` |
-//! | who is on the stage, and how it is set up | `stage`, `configs`, `sessions`, `bearable` |
+//! | who is on the stage, and how it is set up | `stage`, `configs`, `sessions`, `bearable`, `processors`, `awake` |
 
+mod awake;
 mod bearable;
 mod configs;
 mod error;
@@ -94,6 +95,14 @@ const FIGURES: [Figure; 8] = [
 ];
 
 fn figures(options: &Options) -> ExitCode {
+    let awake = options.awake.then(awake::keep).transpose();
+    let _awake = match awake {
+        Ok(awake) => awake,
+        Err(error) => {
+            say(&format!("error: the processors cannot be kept awake: {error}\nhint: `--awake` needs root"));
+            return ExitCode::from(USAGE);
+        }
+    };
     let mut failed = Vec::new();
     let mut rows: Vec<Row> = Vec::new();
     let proxies = Kind::ALL.map(|kind| (kind, options.wants_proxy(kind.name()).then(|| program(kind)).flatten()));

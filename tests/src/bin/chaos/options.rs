@@ -11,7 +11,7 @@ use weir_tests::chaos::Behaviour;
 pub(crate) const HELP: &str = "\
 What clients notice when upstreams die and when the gateway is changed: Weir, nginx and HAProxy through the same script.
 
-usage: chaos [--only FIGURE]... [--proxy NAME]... [--quick] [--json]
+usage: chaos [--only FIGURE]... [--proxy NAME]... [--quick] [--awake] [--json]
        chaos soak [--seconds N]
        chaos upstream --listen ADDRESS [--journal FILE] [--fault NAME[/N]] [--delay-ms N]
 
@@ -19,6 +19,7 @@ usage: chaos [--only FIGURE]... [--proxy NAME]... [--quick] [--json]
                  R3 (policies that misbehave), P8 (new builds of a plugin)
   --proxy NAME   weir, nginx or haproxy
   --quick        fewer kills, reloads, upgrades and swaps
+  --awake        let no processor sleep meanwhile (as root): virtual machines are woken late, which hides what R3 and P8 measure
   --json         one JSON object instead of a table
   soak           hours of change in minutes: memory and descriptors must stay flat, nothing may be lost
   --seconds N    its length (default SOAK_SECONDS, else 600)
@@ -51,6 +52,8 @@ pub(crate) struct Options {
     pub(crate) proxies: Vec<String>,
     /// Fewer of everything.
     pub(crate) quick: bool,
+    /// Processors that do not sleep.
+    pub(crate) awake: bool,
     /// JSON instead of a table.
     pub(crate) json: bool,
 }
@@ -115,6 +118,7 @@ fn figures(arguments: &[String]) -> Result<Order, Usage> {
             "--only" => options.only.push(one_of("--only", rest.next(), &FIGURES)?),
             "--proxy" => options.proxies.push(one_of("--proxy", rest.next(), &PROXIES)?),
             "--quick" => options.quick = true,
+            "--awake" => options.awake = true,
             "--json" => options.json = true,
             "--help" | "-h" => return Ok(Order::Help),
             other => return Err(unknown(other)),

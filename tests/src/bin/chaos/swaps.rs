@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
-use weir_tests::open_loop::{OpenLoop, Plan, Summary};
+use weir_tests::open_loop::{OpenLoop, Plan, Seen, Summary};
 use weir_tests::process::{Process, ProcessError};
 use weir_tests::slope::slope;
 use weir_tests::{Connection, Request, Scratch, gateway, sockets, wasm};
@@ -46,7 +46,9 @@ const SWAPPING: Duration = Duration::from_secs(9 * 60);
 const READY: Duration = Duration::from_secs(60);
 const LIVE: Duration = Duration::from_secs(30);
 /// How often the gateway is asked what is live.
-const POLL: Duration = Duration::from_millis(20);
+const POLL: Duration = Duration::from_millis(50);
+/// At the beginning of a stretch its clients are still being started: that belongs to no server.
+const BEGINNING: Duration = Duration::from_millis(200);
 
 /// What is played.
 struct Script {
@@ -92,13 +94,16 @@ pub(crate) fn p8(_: Kind, program: &Path, options: &Options) -> Result<Vec<Value
     let (mut quiet, mut beside, mut times) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..script.rounds {
         quiet.extend(stage.load(rate, STRETCH).finish());
+        let builds: Vec<Build> = (0..script.swaps).map(|_| stage.build()).collect();
         let load = stage.load(rate, LONGEST);
-        for _ in 0..script.swaps {
-            times.push(stage.swap()?);
+        std::thread::sleep(BEGINNING);
+        for build in builds {
+            times.push(stage.swap(&build)?);
         }
         beside.extend(load.stop());
     }
-    let (without, with) = (Summary::of(&quiet), Summary::of(&beside));
+    let settled = |seen: &[Seen]| Summary::of(seen.iter().filter(|one| one.offset >= BEGINNING));
+    let (without, with) = (settled(&quiet), settled(&beside));
     say(&format!("  quiet p50 {:?} p99 {:?}; beside p50 {:?} p99 {:?}", without.p50, without.p99, with.p50, with.p99));
     say_lost(&quiet);
     say_lost(&beside);
@@ -108,7 +113,7 @@ pub(crate) fn p8(_: Kind, program: &Path, options: &Options) -> Result<Vec<Value
         Value::number(f64::from(rate)),
         Value::millis(without.p99),
         Value::number((times.len() * 100 / (script.rounds * script.swaps)) as f64),
-        Value::count(with.lost() + without.lost()),
+        Value::count(Summary::of(quiet.iter().chain(&beside)).lost()),
         Value::ratio(with.p99.as_secs_f64() / without.p99.as_secs_f64()),
         Value::millis(times.get(times.len() / 2).copied().unwrap_or_default()),
         Value::millis(times.last().copied().unwrap_or_default()),
@@ -125,7 +130,8 @@ fn many(stage: &mut Stage, script: &Script) -> Result<Vec<Value>, Error> {
         if started.elapsed() > SWAPPING {
             break;
         }
-        stage.swap()?;
+        let build = stage.build();
+        stage.swap(&build)?;
         samples.push((number as f64, stage.process.usage()?.memory as f64 / 1024.0));
         if load.elapsed() > LONGEST / 2 {
             seen.extend(std::mem::replace(&mut load, stage.load(script.beside, LONGEST)).stop());
@@ -159,6 +165,13 @@ fn many(stage: &mut Stage, script: &Script) -> Result<Vec<Value>, Error> {
         Value::count(all.len()),
         Value::number(all.iter().map(|(_, bytes)| *bytes as f64).sum::<f64>() / f64::from(1 << 20)),
     ])
+}
+
+/// A build of the plugin that is not in its place yet.
+struct Build {
+    number: usize,
+    file: PathBuf,
+    digest: String,
 }
 
 /// Weir as it comes, with the plugin that is replaced and another one.
@@ -209,16 +222,23 @@ impl Stage {
         OpenLoop::start(Plan { rate, length, clients: 64, only_gets: true, ..Plan::to(self.proxy, HOST) })
     }
 
-    /// Moves another build over the plugin's file, and waits until it is live. Answers how long that took.
-    fn swap(&mut self) -> Result<Duration, Error> {
+    /// Makes another build of the plugin, ready to be moved.
+    fn build(&mut self) -> Build {
         self.number += 1;
-        let build = wasm::changed(&wasm::policy(PLUGIN), &format!("build {}", self.number));
-        let digest = weir_plugins::digest(&build);
+        let bytes = wasm::changed(&wasm::policy(PLUGIN), &format!("build {}", self.number));
+        let digest = weir_plugins::digest(&bytes);
+        Build { number: self.number, file: self.scratch.write(&format!("{PLUGIN}-{}.wasm", self.number), bytes), digest }
+    }
+
+    /// Moves a build over the plugin's file, and waits until it is live. Answers how long that took.
+    fn swap(&self, build: &Build) -> Result<Duration, Error> {
         let moved = Instant::now();
-        wasm::move_over(&build, &self.scratch.path().join("plugins").join(format!("{PLUGIN}.wasm")));
-        while !self.is_live(&digest) {
+        let target = self.scratch.path().join("plugins").join(format!("{PLUGIN}.wasm"));
+        fs::rename(&build.file, target).map_err(Error::system("a build cannot be moved"))?;
+        while !self.is_live(&build.digest) {
             if moved.elapsed() > LIVE {
-                return Err(Error::Void { why: format!("build {} is not live; it said:\n{}", self.number, self.process.said()) });
+                let why = format!("build {} is not live; it said:\n{}", build.number, self.process.said());
+                return Err(Error::Void { why });
             }
             std::thread::sleep(POLL);
         }
