@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use weir_tests::load::Load;
-use weir_tests::{Gateway, LONG, Request, Scratch, Setup, eventually, tool};
+use weir_tests::{Gateway, LONG, Request, Scratch, Setup, Upstream, eventually, tool};
 
 /// An nginx that speaks HTTP/2 over TLS and ends every connection after a hundred requests. Ended by its process id.
 struct Nginx {
@@ -116,5 +116,25 @@ fn a_certificate_nobody_named_is_refused_with_the_reason_in_the_log() {
         // After some failures the server is down, and the reason is still there.
         eventually(LONG, "the server is down", || condition(&gateway)["state"] == "down");
         assert_eq!(condition(&gateway)["reason"], "certificate_invalid");
+    }
+}
+
+#[test]
+fn what_a_dying_http_2_server_leaves_goes_whole_to_one_that_speaks_http_1() {
+    let Some(nginx) = Nginx::start() else { return };
+    let other = Upstream::echo();
+    let gateway = Setup::before_servers(&[(&nginx.url(), 0), (&other.url(), 1)])
+        .file("origin.pem", &nginx.certificate)
+        .upstream("tls = { ca = \"origin.pem\", server_name = \"origin.test\" }")
+        .start();
+    let load = Load::start(gateway.plain(), 8, &Request::get("/agent?id=1").header("x-kept", "yes"));
+    eventually(LONG, "HTTP/2 is in use", || load.done() > 500);
+    drop(nginx);
+    eventually(LONG, "the other server answers", || other.count() > 500);
+    let report = load.finish();
+    assert!(report.failures.is_empty(), "{:?}", report.failures.first());
+    for request in other.requests() {
+        assert_eq!(request.head.first_line, "GET /agent?id=1 HTTP/1.1");
+        assert_eq!((request.header("host"), request.header("x-kept")), (Some("site.test"), Some("yes")));
     }
 }

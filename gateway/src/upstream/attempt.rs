@@ -329,6 +329,7 @@ fn from_http2(request: http::Request<RequestBody>) -> Request<RequestBody> {
     }
     uri.scheme = None;
     request.head.uri = Uri::from_parts(uri).unwrap_or_default();
+    request.head.version = http::Version::HTTP_11;
     request
 }
 
@@ -356,4 +357,27 @@ fn is_refused(error: &hyper::Error) -> bool {
     let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
     let says_so = |cause: &h2::Error| cause.is_go_away() || cause.reason() == Some(h2::Reason::REFUSED_STREAM);
     cause.is_some_and(|cause| cause.is_remote() && says_so(cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    #[test]
+    fn what_was_made_for_http_2_and_not_sent_is_as_it_was_for_http_1() {
+        let mut head =
+            RequestHead { uri: "/agent?id=1".parse().unwrap(), version: http::Version::HTTP_11, ..RequestHead::default() };
+        head.headers.append(Known::Host, b"automate.test:8443");
+        head.headers.append(Known::IdempotencyKey, b"a");
+        let before = (head.uri.clone(), head.version);
+        let made = for_http2(Request { head: Box::new(head), body: RequestBody::whole(Bytes::from_static(b"body")) });
+        assert_eq!(made.uri(), "https://automate.test:8443/agent?id=1");
+        assert!(!made.headers().contains_key("host"));
+        let again = from_http2(made);
+        assert_eq!((again.head.uri, again.head.version), before);
+        assert_eq!(again.head.headers.text(Known::Host), Some("automate.test:8443"));
+        assert_eq!(again.head.headers.text(Known::IdempotencyKey), Some("a"));
+        assert_eq!(again.body.size_hint().exact(), Some(4));
+    }
 }
