@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use weir_tests::h2::{Frame, Http2, kind};
+use weir_tests::h2::{Frame, Http2, Outcome, kind};
 use weir_tests::tls::{Authority, Kind};
 use weir_tests::{Connection, Gate, LONG, Reply, Request, Setup, Upstream, eventually};
 
@@ -210,4 +210,26 @@ fn http_2_says_no_more_in_two_steps_and_loses_no_stream() {
     bodies.sort();
     assert_eq!(bodies, [(1, b"served".to_vec()), (3, b"served".to_vec())]);
     assert!(gateway.wait().success());
+}
+
+#[test]
+fn uploads_over_http_2_that_never_end_are_cut_when_the_time_is_over() {
+    let origin = Upstream::scripted(|_| Reply::Behind(Gate::default(), Box::new(Reply::text("never"))));
+    let authority = Authority::new();
+    let mut gateway = Setup::before(&origin)
+        .certificate(&authority.issue(Kind::Ecdsa, &["site.test"]))
+        .section("[limits]\ndrain = \"500ms\"")
+        .start();
+    let mut client = Http2::open(&authority, gateway.tls(), "site.test").unwrap();
+    let post = |host: &'static [u8]| -> [(&[u8], &[u8]); 4] {
+        [(b":method", b"POST"), (b":scheme", b"https"), (b":authority", host), (b":path", b"/upload")]
+    };
+    // One is on its way to the origin, and one has its answer already: its body is thrown away for a while.
+    client.send(&Frame::headers(1, &post(b"site.test"), false)).unwrap();
+    client.send(&Frame::data(1, b"begun", false)).unwrap();
+    client.send(&Frame::headers(3, &post(b"other.test"), false)).unwrap();
+    assert!(matches!(client.outcome(3).unwrap(), Outcome::Answered(404, _)));
+    gateway.signal("TERM");
+    assert!(gateway.wait().success());
+    assert!(!gateway.stderr().contains("panicked"), "{}", gateway.stderr());
 }

@@ -20,42 +20,32 @@ fn gateway(origin: &Upstream) -> (Gateway, String) {
     (gateway, ca)
 }
 
-#[test]
-fn curl_speaks_http_2_and_the_origin_http_1() {
+/// What curl prints of a POST over HTTP/2, and then what `format` asks for; `None`, said loudly, when it has no HTTP/2.
+fn post_with_curl(gateway: &Gateway, ca: &str, target: &str, body: &str, format: &str) -> Option<String> {
     if !tool::has("curl") || !tool::text(&tool::run("curl", &["--version"])).contains("HTTP2") {
         tool::skipped("this curl has no HTTP/2");
-        return;
+        return None;
     }
+    let port = gateway.tls().port();
+    let (resolve, url) = (format!("site.test:{port}:127.0.0.1"), format!("https://site.test:{port}{target}"));
+    let options =
+        ["--silent", "--show-error", "--http2", "--cacert", ca, "--resolve", &resolve, "--data", body, "-w", format, &url];
+    Some(tool::text(&tool::run("curl", &options)))
+}
+
+#[test]
+fn curl_speaks_http_2_and_the_origin_http_1() {
     let origin = Upstream::echo();
     let (gateway, ca) = gateway(&origin);
-    let port = gateway.tls().port();
-    let resolve = format!("site.test:{port}:127.0.0.1");
-    let url = format!("https://site.test:{port}/path?q=1");
-    let output = tool::run(
-        "curl",
-        &[
-            "--silent",
-            "--show-error",
-            "--http2",
-            "--cacert",
-            &ca,
-            "--resolve",
-            &resolve,
-            "--data",
-            "a=b",
-            "-w",
-            " %{http_version}",
-            &url,
-        ],
-    );
-    assert_eq!(tool::text(&output), "a=b 2");
+    let Some(said) = post_with_curl(&gateway, &ca, "/path?q=1", "a=b", " %{http_version}") else { return };
+    assert_eq!(said, "a=b 2");
     let received = origin.last();
     assert_eq!(received.head.first_line, "POST /path?q=1 HTTP/1.1");
     assert_eq!(received.header("x-forwarded-proto"), Some("https"));
     let line = gateway.log_where(|line| line["event"] == "request");
     assert_eq!(
         (&line["protocol"], &line["tls"]["alpn"], &line["host"]),
-        (&"HTTP/2".into(), &"h2".into(), &format!("site.test:{port}").into())
+        (&"HTTP/2".into(), &"h2".into(), &format!("site.test:{}", gateway.tls().port()).into())
     );
 }
 
@@ -138,35 +128,11 @@ fn whoever_is_refused_may_send_its_body_to_the_end_within_bounds() {
 
 #[test]
 fn curl_reads_its_refusal_while_it_sends() {
-    if !tool::has("curl") || !tool::text(&tool::run("curl", &["--version"])).contains("HTTP2") {
-        tool::skipped("this curl has no HTTP/2");
-        return;
-    }
     let origin = Upstream::echo();
     let (gateway, ca) = gateway(&origin);
-    let port = gateway.tls().port();
-    let resolve = format!("site.test:{port}:127.0.0.1");
-    let url = format!("https://site.test:{port}/.git/config");
     for round in 0..10 {
-        let output = tool::run(
-            "curl",
-            &[
-                "--silent",
-                "--show-error",
-                "--http2",
-                "--cacert",
-                &ca,
-                "--resolve",
-                &resolve,
-                "--data",
-                "agent=1",
-                "-w",
-                "%{http_code}",
-                &url,
-            ],
-        );
-        let text = tool::text(&output);
-        assert!(text.contains("403 Forbidden") && text.ends_with("403"), "round {round}: {text}");
+        let Some(said) = post_with_curl(&gateway, &ca, "/.git/config", "agent=1", "%{http_code}") else { return };
+        assert!(said.contains("403 Forbidden") && said.ends_with("403"), "round {round}: {said}");
     }
     assert_eq!(origin.count(), 0);
 }

@@ -36,6 +36,7 @@ use crate::runtime::worker::Worker;
 const SKETCH: usize = 1024;
 /// A body that nobody wanted is read to its end when that is near, so that the connection can go on.
 const MAX_UNWANTED: u64 = 64 * 1024;
+
 /// How long a connection that has just fallen idle stays open while the process ends.
 const BREATH: Duration = Duration::from_secs(1);
 

@@ -184,6 +184,7 @@ mod tests {
         let Ok(Order::Figures(options)) = read("--only F1 --only R2 --proxy weir --quick") else { panic!("no figures") };
         assert!(options.wants("F1") && options.wants("R2") && !options.wants("F2"));
         assert!(options.wants_proxy("weir") && !options.wants_proxy("nginx") && options.quick && !options.json);
+        assert!(!options.awake && matches!(read("--awake"), Ok(Order::Figures(Options { awake: true, .. }))));
         let Ok(Order::Figures(all)) = read("") else { panic!("no figures") };
         assert!(FIGURES.iter().all(|figure| all.wants(figure)));
         for wrong in ["--only P1", "--only", "--proxy envoy", "--fast", "soak --only F1", "soak --seconds long"] {
