@@ -292,6 +292,17 @@ impl Gateway {
         Duration::from_millis(10 * ticks)
     }
 
+    /// Whether one of its threads has this name.
+    ///
+    /// # Panics
+    /// The process is gone.
+    #[must_use]
+    pub fn has_thread(&self, name: &str) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("a running process").flatten();
+        // One may end while they are listed.
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok()).any(|own| own.trim() == name)
+    }
+
     /// A sample of the metrics by its name and labels; 0 when there is none.
     ///
     /// # Panics

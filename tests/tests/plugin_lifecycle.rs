@@ -178,6 +178,34 @@ fn a_rollback_that_cannot_be_done_says_why() {
     assert!(told.stderr.contains("error: nothing to roll back to") && told.stderr.contains("hint: "), "{}", told.stderr);
 }
 
+/// A configuration with many policies, or large ones, takes as long as their compiler.
+#[test]
+fn a_rollback_does_not_wait_for_a_configuration_that_is_being_prepared() {
+    const SLOW: usize = 6;
+    let origin = Upstream::text("ok");
+    let slow = fs::read(wasm::guest("configures")).unwrap();
+    let gateway = Setup::before(&origin).guest("hello", PATIENT).file("plugins/slow.wasm", slow).start();
+    swap(&gateway, "noop");
+    let slow = |number| {
+        format!(
+            "[policy.slow{number}]\nplugin = \"slow\"\ngrants = [\"kv\"]\nconfig = {{ rounds = 300_000_000, name = \"{number}\" }}\n"
+        )
+    };
+    gateway.rewrite(|text| (0..SLOW).fold(text.to_owned(), |text, number| text + &slow(number)));
+    std::thread::scope(|scope| {
+        let reload = scope.spawn(|| gateway.admin("POST /v1/reload"));
+        eventually(LONG, "policies are being prepared", || gateway.has_thread("weir-prepare"));
+        assert_eq!(gateway.command("plugin rollback hello").code, Some(0));
+        assert!(!reload.is_finished(), "the order was carried out before the configuration was live");
+        assert!(greets(&gateway), "what was restored answers");
+        let answer = reload.join().unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    });
+    assert!(greets(&gateway), "the configuration came to the plugins as they were by then");
+    let policies = gateway.plugin("slow")[0]["policies"].as_array().map(Vec::len);
+    assert_eq!(policies, Some(SLOW));
+}
+
 #[test]
 fn a_policys_name_means_its_plugin() {
     let origin = Upstream::text("ok");

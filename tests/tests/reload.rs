@@ -116,6 +116,27 @@ fn reload_by_request_answers_the_generation_now_live() {
     assert_eq!(gateway.get("/").text(), "two", "at once, not a moment later");
 }
 
+/// Who asks while a configuration is being prepared gets the one that is in the files then.
+#[test]
+fn a_reload_by_request_while_another_is_under_way_sees_what_has_changed_since() {
+    const SLOW: &str = "[policy.slow]\nplugin = \"slow\"\ngrants = [\"kv\"]\nconfig = { rounds = 300_000_000 }\n";
+    let (one, two) = (Upstream::text("one"), Upstream::text("two"));
+    let slow = std::fs::read(weir_tests::wasm::guest("configures")).unwrap();
+    let gateway = Setup::before(&one).file("plugins/slow.wasm", slow).start();
+    gateway.rewrite(|text| format!("{text}\n{SLOW}"));
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| gateway.admin("POST /v1/reload"));
+        eventually(LONG, "a policy is being prepared", || gateway.has_thread("weir-prepare"));
+        gateway.rewrite(|text| text.replace(&one.url(), &two.url()));
+        let second = gateway.admin("POST /v1/reload");
+        assert_eq!(gateway.get("/").text(), "two", "at once");
+        let generation = |answer: &Answer| json(answer)["generation"].as_u64().unwrap();
+        let first = first.join().unwrap();
+        assert_eq!((first.status, second.status), (200, 200), "{} {}", first.text(), second.text());
+        assert!(generation(&second) > generation(&first));
+    });
+}
+
 #[test]
 fn a_signal_reloads_too() {
     let (one, two) = (Upstream::text("one"), Upstream::text("two"));

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions};
 use weir_plugins::fields::Fields;
@@ -71,7 +71,7 @@ fn what_computes_on_other_workers_neither_shortens_nor_lengthens_turns() {
                     on_a_worker(async {
                         let chain = Chain::new(vec![Arc::clone(&generation)]);
                         while !done.load(Ordering::Relaxed) {
-                            chain.request(&mut Some(Box::new(exchange("/", "request loop")))).await;
+                            chain.request(&mut Some(Box::new(exchange("/", "request loop"))), &mut Instant::now()).await;
                         }
                     });
                 });
@@ -98,7 +98,7 @@ fn a_guest_that_never_computed_holds_its_worker_once_and_then_takes_turns() {
     on_a_worker(async {
         let chain = Rc::new(policy(&scratch, "loop").await);
         for _ in 0..SHORT {
-            assert_eq!(chain.request(&mut Some(Box::new(exchange("/", "")))).await, Verdict::Continue);
+            assert_eq!(chain.request(&mut Some(Box::new(exchange("/", ""))), &mut Instant::now()).await, Verdict::Continue);
         }
         let turns = beside(&chain, || exchange("/loop", ""), 1).await;
         let [.., second, first] = turns.0.as_slice() else { panic!("{:?}", turns.0) };
@@ -114,7 +114,7 @@ fn on_its_workers_stack_a_guest_decides_as_on_its_own() {
     let scratch = Scratch::new();
     on_a_worker(async {
         let chain = policy(&scratch, "greedy").await;
-        let ask = async |path: &str| chain.request(&mut Some(Box::new(exchange(path, "")))).await;
+        let ask = async |path: &str| chain.request(&mut Some(Box::new(exchange(path, ""))), &mut Instant::now()).await;
         let own = ask("/fill").await;
         assert!(matches!(&own, Verdict::Deny(refusal) if refusal.status == 400 && refusal.rule == "fill"), "{own:?}");
         for _ in 0..SHORT {
@@ -141,7 +141,7 @@ async fn beside(chain: &Rc<Chain>, harmful: impl Fn() -> Exchange, at_once: usiz
         for _ in 0..at_once {
             let (chain, running, exchange) = (Rc::clone(chain), Rc::clone(&running), harmful());
             tokio::task::spawn_local(async move {
-                let verdict = chain.request(&mut Some(Box::new(exchange))).await;
+                let verdict = chain.request(&mut Some(Box::new(exchange)), &mut Instant::now()).await;
                 assert!(!matches!(verdict, Verdict::Continue), "it harms");
                 running.set(running.get() - 1);
             });

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
 use tokio::net::TcpStream;
@@ -113,7 +113,7 @@ pub fn age(limit: Duration, peer: SocketAddr) -> Duration {
 /// While every server of a site is down, its connections are refused when the site says so: agents then use their own secondary.
 fn is_refused_by_outage(snapshot: &Snapshot, sni: Option<&str>) -> Option<&'static str> {
     let site = snapshot.hosts.find(sni.unwrap_or_default())?;
-    let down = site.refuse_when_down && site.group.as_ref().is_some_and(|group| group.is_down(std::time::Instant::now()));
+    let down = site.refuse_when_down && site.group.as_ref().is_some_and(|group| group.is_down(Instant::now()));
     down.then_some("upstream_down")
 }
 
@@ -206,11 +206,12 @@ impl Conn {
         snapshot: &Arc<Snapshot>,
         site: &Arc<Site>,
         exchange: Option<&mut Exchange>,
+        clock: &mut Instant,
     ) -> Verdict {
         let is_known = |asked: &Asked| asked.generation == snapshot.generation && asked.site == site.name;
         if !self.verdicts.borrow().iter().any(is_known) {
             let trace = exchange.as_ref().and_then(|exchange| exchange.trace);
-            let asked = self.ask(snapshot, site, trace).await;
+            let asked = self.ask(snapshot, site, trace, clock).await;
             let mut verdicts = self.verdicts.borrow_mut();
             verdicts.retain(|asked| asked.generation == snapshot.generation);
             if verdicts.len() >= MAX_VERDICTS {
@@ -231,11 +232,11 @@ impl Conn {
         asked.verdict.clone()
     }
 
-    async fn ask(&self, snapshot: &Snapshot, site: &Arc<Site>, trace: Option<TraceContext>) -> Asked {
+    async fn ask(&self, snapshot: &Snapshot, site: &Arc<Site>, trace: Option<TraceContext>, clock: &mut Instant) -> Asked {
         let mut exchange = Exchange::connection(self.facts(), Arc::clone(&site.name));
         exchange.trace = trace;
         let mut slot = Some(Box::new(exchange));
-        let verdict = site.chain.connection(&mut slot).await;
+        let verdict = site.chain.connection(&mut slot, clock).await;
         let kept = slot.map(|exchange| (exchange.tags, exchange.decisions, exchange.findings, exchange.calls));
         let (tags, decisions, findings, calls) = kept.unwrap_or_default();
         Asked { site: Arc::clone(&site.name), generation: snapshot.generation, verdict, tags, decisions, findings, calls }
@@ -249,7 +250,9 @@ impl Conn {
         if self.is_trusted(&snapshot.config.trusted_proxies) {
             return None;
         }
-        let Verdict::Deny(refusal) = self.connection_verdict(snapshot, site, None).await else { return None };
+        let Verdict::Deny(refusal) = self.connection_verdict(snapshot, site, None, &mut Instant::now()).await else {
+            return None;
+        };
         if refusal.status != 0 {
             return None;
         }

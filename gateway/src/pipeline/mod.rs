@@ -6,9 +6,10 @@ mod policies;
 mod sketch;
 pub mod transform;
 
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri, Version};
@@ -159,11 +160,14 @@ async fn exchange(
         return Err(Failure::ClientBody(BodyFault::TooLarge));
     }
     let mut upstream_host = host;
+    // Nothing has been waited for without policies.
+    let mut now = finish.record.started;
     if !site.chain.policies().is_empty() {
         // On the heap: an exchange without policies needs no room for calls of theirs.
         let asked = policies::request(conn, snapshot, &site, finish, parts, &mut upstream_host, &mut body);
-        if let Some(reply) = Box::pin(asked).await? {
-            return Ok(Answer::Reply(reply));
+        match Box::pin(asked).await? {
+            ControlFlow::Continue(ended) => now = ended,
+            ControlFlow::Break(reply) => return Ok(Answer::Reply(reply)),
         }
     }
 
@@ -173,8 +177,6 @@ async fn exchange(
     let Some(head) = head.take() else { return Err(Failure::ClientBody(BodyFault::Failed)) };
     let request = upstream_request(head, body, &upstream_host)?;
     let ids = finish.record.trace;
-    // Nothing has been waited for without policies.
-    let now = if site.chain.policies().is_empty() { finish.record.started } else { Instant::now() };
     let answered = failover::send(&worker.pool, group, request, &ids, &mut finish.record.attempts, now).await?;
     finish.record.decided_by = DecidedBy::Upstream;
 

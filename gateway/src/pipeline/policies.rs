@@ -1,7 +1,9 @@
 //! The chain's part of an exchange: what policies are shown, and what of their edits is taken over.
 
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::uri::PathAndQuery;
 use http::{StatusCode, Uri};
@@ -17,7 +19,8 @@ use crate::listen::conn::Conn;
 use crate::observe::record::TraceIds;
 use crate::runtime::snapshot::{Site, Snapshot};
 
-/// The connection, request and request-body phases. Edits land in `parts` and `host`.
+/// The connection, request and request-body phases. Edits land in `parts` and `host`. Goes on with the time at which the last policy
+/// had ended, or ends with the answer of one.
 ///
 /// # Errors
 /// A refusal, or a body that broke off while it was looked at.
@@ -29,7 +32,7 @@ pub(super) async fn request(
     parts: &mut RequestHead,
     host: &mut String,
     body: &mut RequestBody,
-) -> Result<Option<Reply>, Failure> {
+) -> Result<ControlFlow<Reply, Instant>, Failure> {
     let facts = ConnectionFacts { client_ip: finish.record.client.0, ..conn.facts() };
     let target = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), |target| target.as_str().to_owned());
     let authority = host.to_ascii_lowercase();
@@ -39,12 +42,13 @@ pub(super) async fn request(
     let TraceIds { trace_id, span_id, sampled, .. } = finish.record.trace;
     exchange.trace = Some(TraceContext { trace_id, span_id, sampled });
     finish.exchange = Some(Box::new(exchange));
-    let verdict = ask(conn, snapshot, site, finish, body).await;
+    let mut clock = Instant::now();
+    let verdict = ask(conn, snapshot, site, finish, body, &mut clock).await;
     take_over(site, finish, parts, host)?;
     match verdict? {
-        Verdict::Continue => Ok(None),
+        Verdict::Continue => Ok(ControlFlow::Continue(clock)),
         Verdict::Deny(refusal) => Err(Failure::Policy(*refusal)),
-        Verdict::Reply(reply) => Ok(Some(*reply)),
+        Verdict::Reply(reply) => Ok(ControlFlow::Break(*reply)),
     }
 }
 
@@ -54,21 +58,22 @@ async fn ask(
     site: &Arc<Site>,
     finish: &mut Finish,
     body: &mut RequestBody,
+    clock: &mut Instant,
 ) -> Result<Verdict, Failure> {
     let chain = &site.chain;
     if chain.wants(Phase::Connection) {
         let verdict = if finish.record.client == conn.info.client {
-            conn.connection_verdict(snapshot, site, finish.exchange.as_deref_mut()).await
+            conn.connection_verdict(snapshot, site, finish.exchange.as_deref_mut(), clock).await
         } else {
             // Behind a trusted proxy many clients share a connection: each request is asked about its own.
-            chain.connection(&mut finish.exchange).await
+            chain.connection(&mut finish.exchange, clock).await
         };
         if verdict != Verdict::Continue {
             return Ok(verdict);
         }
     }
     if chain.wants(Phase::Request) {
-        let verdict = chain.request(&mut finish.exchange).await;
+        let verdict = chain.request(&mut finish.exchange, clock).await;
         if verdict != Verdict::Continue {
             return Ok(verdict);
         }
@@ -80,7 +85,8 @@ async fn ask(
         if complete && window.is_empty() {
             return Ok(Verdict::Continue);
         }
-        return Ok(chain.request_body(&mut finish.exchange, &window, complete).await);
+        *clock = Instant::now();
+        return Ok(chain.request_body(&mut finish.exchange, &window, complete, clock).await);
     }
     Ok(Verdict::Continue)
 }
@@ -120,7 +126,7 @@ pub(super) async fn response(
         return Ok(None);
     }
     exchange.response = Some(ResponseHead { status: head.status.as_u16(), headers: std::mem::take(&mut head.headers) });
-    let verdict = site.chain.response(&mut finish.exchange).await;
+    let verdict = site.chain.response(&mut finish.exchange, &mut Instant::now()).await;
     if let Some(response) = finish.exchange.as_deref_mut().and_then(|exchange| exchange.response.take()) {
         head.headers = response.headers;
         head.status = StatusCode::from_u16(response.status).unwrap_or(head.status);

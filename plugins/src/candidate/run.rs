@@ -154,12 +154,12 @@ pub(crate) async fn response_body(pair: Pair<'_>, slot: &mut Slot, chunk: &[u8],
     let started = Instant::now();
     match pair.candidate.part(pair.index, slot) {
         Part::None => {
-            let called = piece(pair.stable, pair.index, slot, chunk, last).await;
+            let called = piece(pair.stable, pair.index, slot, chunk, last, started).await;
             told(pair.stable, slot, started, called, None)
         }
         // Half a body of one version and half of the other is no body: a canary that fails here falls under the policy's fail mode.
         Part::Canary => {
-            let called = piece(candidate, place(pair.index), slot, chunk, last).await;
+            let called = piece(candidate, place(pair.index), slot, chunk, last, started).await;
             match &called {
                 Err(_) => {
                     let failed = Some(Difference::Failed);
@@ -172,9 +172,9 @@ pub(crate) async fn response_body(pair: Pair<'_>, slot: &mut Slot, chunk: &[u8],
         }
         Part::Shadow => {
             let mut copy = slot.as_deref_mut().map(|exchange| Box::new(exchange.copy(false, pair.index)));
-            let stable = piece(pair.stable, pair.index, slot, chunk, last).await;
+            let stable = piece(pair.stable, pair.index, slot, chunk, last, started).await;
             let also_started = Instant::now();
-            let tried = piece(candidate, place(pair.index), &mut copy, chunk, last).await;
+            let tried = piece(candidate, place(pair.index), &mut copy, chunk, last, also_started).await;
             if let (Some(exchange), Some(copy)) = (slot.as_deref_mut(), copy.as_deref_mut()) {
                 exchange.keep_state(pair.index, copy, candidate.shared.http_out.id);
             }

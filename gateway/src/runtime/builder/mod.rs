@@ -3,7 +3,9 @@
 
 mod run;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ pub use run::{Event, run};
 use super::files::Watched;
 use super::plugins::Plugins;
 use super::plugins::status::Status;
+use super::plugins::wanted::{Generations, Live, Prepared};
 use super::snapshot::{Site, Snapshot};
 use super::trials::Trials;
 use crate::config::{self, Config, Errors};
@@ -24,6 +27,19 @@ use crate::route::Hosts;
 use crate::tls;
 use crate::tls::tickets::{TicketKey, Tickets};
 use crate::upstream::{Group, Groups};
+
+/// A configuration on its way.
+struct Building {
+    config: Arc<Config>,
+    countries: Option<Database>,
+    tls: Option<Arc<tls::certificates::TlsServer>>,
+    groups: Vec<Arc<Group>>,
+    /// The mistakes that are known.
+    errors: Vec<config::Error>,
+    /// What was live when it began.
+    live: Live,
+    prepared: Pin<Box<dyn Future<Output = Prepared>>>,
+}
 
 /// Builds snapshots.
 #[derive(Debug)]
@@ -91,6 +107,13 @@ impl Builder {
     /// # Errors
     /// All mistakes at once, each with its place.
     pub async fn build(&mut self, config: Arc<Config>, candidates: Duration) -> Result<Arc<Snapshot>, Errors> {
+        let mut building = self.begin(config, &HashMap::new());
+        let prepared = (&mut building.prepared).await;
+        self.finish(building, prepared, candidates).await
+    }
+
+    /// Begins with a configuration: what takes no time is done, its policies are being prepared, those aside that were before.
+    fn begin(&mut self, config: Arc<Config>, before: &Generations) -> Building {
         let mut errors = Vec::new();
         let mut countries = None;
         if let Some(geoip) = &config.geoip {
@@ -120,25 +143,40 @@ impl Builder {
             // Policies that are configured for the first time may ask for countries.
             self.host.countries().replace(countries.take());
         }
-        let generations = match self.plugins.prepare(&config).await {
-            Ok(generations) => Some(generations),
-            Err(wrong) => {
-                errors.extend(wrong);
-                None
+        let (wanted, live) = (self.plugins.wanted(&config, before), self.plugins.live_for(&config));
+        let (host, named) = (Arc::clone(&self.host), groups.clone());
+        let prepared = Box::pin(async move {
+            let prepared = wanted.prepare(host).await;
+            if prepared.is_ok() {
+                resolve(&named).await;
             }
-        };
-        match generations {
-            Some(generations) if errors.is_empty() => {
+            prepared
+        });
+        Building { config, countries, tls, groups, errors, live, prepared }
+    }
+
+    /// Whether a configuration can be finished as it was begun. A plugin that came, went or was replaced meanwhile makes it another one.
+    fn is_current(&self, building: &Building) -> bool {
+        self.plugins.live_for(&building.config) == building.live
+    }
+
+    /// Ends what was begun. Nothing changes unless all of it worked.
+    async fn finish(&mut self, building: Building, prepared: Prepared, candidates: Duration) -> Result<Arc<Snapshot>, Errors> {
+        let Building { config, countries, tls, groups, mut errors, .. } = building;
+        match prepared {
+            Ok(generations) if errors.is_empty() => {
                 if self.generation > 0 {
                     self.host.countries().replace(countries);
                 }
                 self.plugins.commit(generations, &config);
                 self.trials.refresh(&self.host, &self.plugins, &config);
                 self.trials.settle(&self.host, &self.plugins, &config, candidates).await;
-                resolve(&groups).await;
                 Ok(self.snapshot(config, tls, groups))
             }
-            _ => Err(errors.into()),
+            prepared => {
+                errors.extend(prepared.err().into_iter().flatten());
+                Err(errors.into())
+            }
         }
     }
 
@@ -164,7 +202,7 @@ impl Builder {
         tls: Option<Arc<tls::certificates::TlsServer>>,
         groups: Vec<Arc<Group>>,
     ) -> Arc<Snapshot> {
-        let by_name: std::collections::HashMap<_, _> = groups.iter().map(|group| (Arc::clone(&group.name), group)).collect();
+        let by_name: HashMap<_, _> = groups.iter().map(|group| (Arc::clone(&group.name), group)).collect();
         let mut hosts = Hosts::default();
         for site in &config.sites {
             let policy = |name: &Arc<str>| Some((self.plugins.generations().get(name).cloned()?, self.trials.of(name)));

@@ -1,5 +1,6 @@
-//! The builder's loop: orders, changed files, judged plugins and failing generations, one after the other. Files are judged and candidates
-//! configured beside the loop, so that neither an order nor a quarantine waits for a compiler.
+//! The builder's loop: orders, changed files, judged plugins and failing generations, one after the other. Files are judged, candidates
+//! configured and the policies of a new configuration prepared beside the loop, so that neither an order nor a quarantine waits for a
+//! compiler.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -11,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use weir_plugins::directory::{Change, Watcher};
 
-use super::{Builder, watched};
+use super::{Builder, Building, watched};
 use crate::config::{self, Config, Errors};
 use crate::observe::Metrics;
 use crate::observe::metrics::Family;
@@ -19,6 +20,7 @@ use crate::runtime::files::Watched;
 use crate::runtime::plugins::judge::{Job, Judged};
 use crate::runtime::plugins::record::Again;
 use crate::runtime::plugins::rollback::{RollbackError, RolledBack};
+use crate::runtime::plugins::wanted::{Generations, Prepared};
 use crate::runtime::plugins::{Outcome, Plugins};
 use crate::runtime::snapshot::Snapshot;
 use crate::runtime::trials::{Done, Order, Promotion, Refusal};
@@ -56,7 +58,9 @@ pub async fn run(
 ) {
     let directory = Directory::watch(&builder, &current.config);
     let alarm = builder.host.alarm();
-    let mut state = State { builder, current, files, directory, judging: None, promoting: None, publish, metrics };
+    let (judging, promoting, reloading) = (None, None, None);
+    let mut state =
+        State { builder, current, files, directory, judging, promoting, reloading, waiting: Vec::new(), publish, metrics };
     state.reconfigured();
     let mut look = tokio::time::interval(LOOK_EVERY);
     let mut judge_at = Instant::now() + JUDGE_EVERY;
@@ -71,7 +75,7 @@ pub async fn run(
             biased;
             event = events.recv() => match event {
                 None | Some(Event::Stop) => return,
-                Some(Event::Reload(reply)) => state.reload(Some(reply)).await,
+                Some(Event::Reload(reply)) => state.reload(vec![reply]),
                 Some(Event::RollBack(name, reply)) => state.roll_back(&name, reply).await,
                 Some(Event::Trial(order, name, reply)) => state.trial(order, name, reply),
             },
@@ -87,8 +91,9 @@ pub async fn run(
                 state.forget();
                 forget_at = Instant::now() + FORGET_EVERY;
             }
-            _ = look.tick() => state.look().await,
+            _ = look.tick() => state.look(),
             () = state.builder.trials.ready() => state.republish(false),
+            prepared = prepared(&mut state.reloading) => state.prepared(prepared).await,
             judged = promoted(&mut state.promoting) => state.promoted(judged),
             judged = judged(&mut state.judging), if state.judging.is_some() => state.finish(judged).await,
             change = Directory::change(&mut state.directory), if state.judging.is_none() => state.apply(change).await,
@@ -108,6 +113,16 @@ struct Promoting {
     reply: oneshot::Sender<Result<Done, Refusal>>,
 }
 
+/// A configuration that was read and is being prepared.
+struct Reloading {
+    building: Building,
+    files: Watched,
+    replies: Vec<Reply>,
+}
+
+/// For whoever asked for a reload.
+type Reply = oneshot::Sender<Result<u64, Errors>>;
+
 /// Everything the loop works on.
 struct State<P> {
     builder: Builder,
@@ -116,6 +131,9 @@ struct State<P> {
     directory: Option<Directory>,
     judging: Option<Judging>,
     promoting: Option<Promoting>,
+    reloading: Option<Reloading>,
+    /// Who asked while a configuration was being prepared, which may have been read before it had changed.
+    waiting: Vec<Reply>,
     publish: P,
     metrics: Arc<Metrics>,
 }
@@ -153,6 +171,13 @@ impl Directory {
 async fn promoted(promoting: &mut Option<Promoting>) -> Judged {
     match promoting {
         Some(promoting) => (&mut promoting.judging).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn prepared(reloading: &mut Option<Reloading>) -> Prepared {
+    match reloading {
+        Some(reloading) => (&mut reloading.building.prepared).await,
         None => std::future::pending().await,
     }
 }
@@ -217,9 +242,10 @@ impl<P: Fn(&Arc<Snapshot>)> State<P> {
         drop(reply.send(done));
     }
 
-    async fn look(&mut self) {
-        if self.files.look() {
-            self.reload(None).await;
+    fn look(&mut self) {
+        // While a configuration is being prepared, changes to its files are seen when it is live or refused.
+        if self.reloading.is_none() && self.files.look() {
+            self.reload(Vec::new());
         }
         if self.directory.is_none() {
             self.directory = Directory::watch(&self.builder, &self.current.config);
@@ -228,8 +254,41 @@ impl<P: Fn(&Arc<Snapshot>)> State<P> {
         self.read_again(due);
     }
 
-    async fn reload(&mut self, reply: Option<oneshot::Sender<Result<u64, Errors>>>) {
-        let result = load(&mut self.builder, &self.current).await;
+    /// Reads the configuration and begins to prepare it, or does so after the one that is being prepared.
+    fn reload(&mut self, replies: Vec<Reply>) {
+        if self.reloading.is_some() {
+            self.waiting.extend(replies);
+        } else {
+            self.prepare(replies, &Generations::new());
+        }
+    }
+
+    fn prepare(&mut self, replies: Vec<Reply>, before: &Generations) {
+        match read(&self.current) {
+            Ok((config, files)) => {
+                let building = self.builder.begin(Arc::new(config), before);
+                self.reloading = Some(Reloading { building, files, replies });
+            }
+            Err(errors) => self.reloaded(Err(errors), replies),
+        }
+    }
+
+    /// The policies of a new configuration are prepared, or known to be unfit.
+    async fn prepared(&mut self, prepared: Prepared) {
+        let Some(Reloading { building, files, replies }) = self.reloading.take() else { return };
+        if !self.builder.is_current(&building) {
+            return self.prepare(replies, &prepared.unwrap_or_default());
+        }
+        let snapshot = self.builder.finish(building, prepared, Duration::ZERO).await;
+        self.reloaded(snapshot.map(|snapshot| (snapshot, files)), replies);
+        if !self.waiting.is_empty() {
+            let waiting = std::mem::take(&mut self.waiting);
+            self.reload(waiting);
+        }
+    }
+
+    /// A new configuration is ready, or refused.
+    fn reloaded(&mut self, result: Result<(Arc<Snapshot>, Watched), Errors>, replies: Vec<Reply>) {
         self.metrics.reload(result.is_ok());
         let result = result.map(|(snapshot, files)| {
             self.files = files;
@@ -248,9 +307,9 @@ impl<P: Fn(&Arc<Snapshot>)> State<P> {
                 tracing::error!("configuration refused, the running one stays: {error}");
             }
         }
-        if let Some(reply) = reply {
+        for reply in replies {
             // Whoever asked may have gone.
-            drop(reply.send(result));
+            drop(reply.send(result.clone()));
         }
     }
 
@@ -334,12 +393,13 @@ impl<P: Fn(&Arc<Snapshot>)> State<P> {
     }
 }
 
-async fn load(builder: &mut Builder, current: &Snapshot) -> Result<(Arc<Snapshot>, Watched), Errors> {
+/// The configuration as its files are now, and these.
+fn read(current: &Snapshot) -> Result<(Config, Watched), Errors> {
     let config = config::load(&current.config.path)?;
     let (old, new) = (&current.config.server, &config.server);
     if old.state != new.state || old.admin != new.admin || old.workers != new.workers {
         tracing::warn!("server.workers, server.state and server.admin take effect with the next start");
     }
     let files = watched(&config);
-    Ok((builder.build(Arc::new(config), Duration::ZERO).await?, files))
+    Ok((config, files))
 }

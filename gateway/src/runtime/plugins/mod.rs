@@ -2,8 +2,8 @@
 //! from them. Only the builder changes it.
 //!
 //! [`record`] says what follows from what for one file, [`quarantine`] when a generation is taken out of service; both know neither clock
-//! nor disk. [`judge`] brings a file to life beside what runs, [`rollback`] restores the build before, [`health`] looks at what
-//! generations do, [`start`] finds out what was live before this process, [`store`] remembers it, [`status`] is what the operator sees, [`trust`] asks for signatures.
+//! nor disk. [`judge`] brings a file to life beside what runs, [`wanted`] the policies of a configuration, [`rollback`] restores the build
+//! before, [`health`] looks at what generations do, [`start`] finds out what was live before this process, [`store`] remembers it, [`status`] is what the operator sees, [`trust`] asks for signatures.
 
 mod health;
 pub mod judge;
@@ -15,19 +15,20 @@ mod start;
 pub mod status;
 mod store;
 mod trust;
+pub mod wanted;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weir_plugins::signature::Key;
-use weir_plugins::{Generation, Host, LoadError, Plugin};
+use weir_plugins::{Generation, Host, Plugin};
 
 use self::judge::{Job, Judged, Ready, Refusal};
 use self::quarantine::{Breaker, Health};
 use self::record::{Again, Mark, Plan, Proof, Record, Refused};
 pub use self::spec::spec;
-use self::spec::{located, untrusted, users};
+use self::spec::users;
 use self::status::{Retired, Row, Status, unix_now};
 use self::store::Store;
 use crate::config::{self, Config, Policy};
@@ -288,30 +289,6 @@ impl Plugins {
             .collect()
     }
 
-    /// The generations of all policies of a configuration: those that are running where nothing changed, new ones elsewhere. They take
-    /// effect with [`Plugins::commit`].
-    ///
-    /// # Errors
-    /// Every policy that cannot be brought to life.
-    pub async fn prepare(&self, config: &Config) -> Result<HashMap<Arc<str>, Arc<Generation>>, Vec<config::Error>> {
-        let mut prepared = HashMap::new();
-        let mut errors = Vec::new();
-        for policy in config.policies.values().filter(|policy| policy.mode != config::Mode::Off) {
-            if let Err(reason) = self.trust(&policy.plugin, config) {
-                errors.push(untrusted(policy, &reason));
-                continue;
-            }
-            match self.generation(policy, config.geoip.is_some()).await {
-                Ok(generation) => drop(prepared.insert(Arc::clone(&policy.name), generation)),
-                Err(error) => {
-                    let refused = self.slots.get(&policy.plugin).and_then(|slot| slot.record.refused.as_ref());
-                    errors.push(located(policy, &error, refused.map(|refused| refused.reason.as_str())));
-                }
-            }
-        }
-        if errors.is_empty() { Ok(prepared) } else { Err(errors) }
-    }
-
     /// Makes prepared generations the running ones, and those alone.
     pub fn commit(&mut self, generations: HashMap<Arc<str>, Arc<Generation>>, config: &Config) {
         self.trusted(config);
@@ -345,16 +322,6 @@ impl Plugins {
     #[must_use]
     pub const fn generations(&self) -> &HashMap<Arc<str>, Arc<Generation>> {
         &self.generations
-    }
-
-    async fn generation(&self, policy: &Policy, countries: bool) -> Result<Arc<Generation>, LoadError> {
-        let live = self.slots.get(&policy.plugin).and_then(|slot| slot.live.as_ref());
-        let plugin = live.ok_or_else(|| LoadError::Missing(policy.plugin.clone()))?;
-        let spec = spec(policy);
-        match self.generations.get(&policy.name) {
-            Some(running) if running.own_key() == Generation::key(&spec, plugin) => Ok(Arc::clone(running)),
-            _ => self.host.prepare(&spec, plugin, countries).await,
-        }
     }
 
     /// Puts generations in the place of those that their policies had.
