@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -63,6 +64,35 @@ pub(crate) struct Compiler {
     max_memory: u64,
     /// When a process last stood back in vain.
     busy: Mutex<Option<Instant>>,
+    starter: Starter,
+}
+
+/// Starts processes that press. Whoever wants one stands behind workers, and so would what it starts: this thread does not.
+#[derive(Debug)]
+struct Starter(Option<Sender<Start>>);
+
+type Start = (Command, SyncSender<std::io::Result<Child>>);
+
+impl Starter {
+    fn new() -> Self {
+        let (orders, wanted) = channel::<Start>();
+        let run = move || {
+            // A process must not outlive the thread that started it (`serve`): this one ends with the gateway.
+            for (mut command, reply) in wanted {
+                drop(reply.send(command.spawn()));
+            }
+        };
+        let thread = std::thread::Builder::new().name("weir-starter".to_owned()).spawn(run);
+        Self(thread.is_ok().then_some(orders))
+    }
+
+    fn start(&self, mut command: Command) -> std::io::Result<Child> {
+        let Some(orders) = &self.0 else { return command.spawn() };
+        let (reply, started) = sync_channel(1);
+        let gone = || std::io::Error::other("the thread that starts compilers has ended");
+        orders.send((command, reply)).map_err(|_| gone())?;
+        started.recv().map_err(|_| gone())?
+    }
 }
 
 /// What the other process takes of the processors.
@@ -89,7 +119,8 @@ impl Compiler {
     pub(crate) fn new(program: &Path, cache: &Path, reservation: u64) -> Self {
         let arguments = vec![ARGUMENT.to_owned(), cache.display().to_string(), reservation.to_string()];
         let (max_time, max_memory) = (MAX_TIME, MAX_MEMORY);
-        Self { program: program.to_owned(), arguments, notes: cache.join("notes"), max_time, max_memory, busy: Mutex::default() }
+        let (program, notes, busy, starter) = (program.to_owned(), cache.join("notes"), Mutex::default(), Starter::new());
+        Self { program, arguments, notes, max_time, max_memory, busy, starter }
     }
 
     /// Has a component compiled, unless it was before: this engine finds its compiled form in the cache then. Takes as long as that
@@ -128,7 +159,8 @@ impl Compiler {
         }
     }
 
-    fn was_busy(&self) -> bool {
+    /// Whether nothing was left of the processors a moment ago.
+    pub(crate) fn was_busy(&self) -> bool {
         let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         busy.is_some_and(|since| since.elapsed() < BUSY_FOR)
     }
@@ -171,8 +203,11 @@ impl Compiler {
             .env_clear()
             .stdin(input)
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
+            .stderr(Stdio::piped());
+        match pace {
+            Pace::StandingBack => command.spawn(),
+            Pace::Pressing => self.starter.start(command),
+        }
     }
 
     /// Waits for the end of the process, within its limits.
@@ -333,12 +368,13 @@ fn files(directory: &Path) -> Vec<(Option<SystemTime>, u64, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::priority::{Behind, stand};
 
     fn shell(script: &str) -> Compiler {
         let arguments = ["-c", script].map(str::to_owned).to_vec();
         let (max_time, max_memory) = (Duration::from_secs(30), 64 << 20);
-        let busy = Mutex::default();
-        Compiler { program: "/bin/sh".into(), arguments, notes: "/nonexistent".into(), max_time, max_memory, busy }
+        let (notes, busy, starter) = ("/nonexistent".into(), Mutex::default(), Starter::new());
+        Compiler { program: "/bin/sh".into(), arguments, notes, max_time, max_memory, busy, starter }
     }
 
     #[test]
@@ -366,6 +402,17 @@ mod tests {
             assert_eq!(is_starved(Some(millis(used)), millis(so_far)), starved, "{used} of {so_far} ms");
         }
         assert!(!is_starved(None, Duration::from_secs(60)), "where the system does not say");
+    }
+
+    #[test]
+    fn what_presses_is_as_nice_as_the_gateway_whoever_wants_it() {
+        let before = rustix::process::getpriority_process(None).unwrap();
+        let compiler = shell(&format!("test $(nice) = {before}"));
+        let run = move || {
+            stand(Behind::Far);
+            [Pace::Pressing, Pace::StandingBack].map(|pace| compiler.compile_at(pace, Grade::Serving, b"component").is_ok())
+        };
+        assert_eq!(std::thread::spawn(run).join().unwrap(), [true, before == 19]);
     }
 
     #[test]

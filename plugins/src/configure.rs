@@ -11,7 +11,7 @@ use crate::error::LoadError;
 use crate::generation::PolicySpec;
 use crate::guest::GuestPre;
 use crate::image;
-use crate::load::{Draft, LOAD_TICKS, LOAD_WALL, Plugin, apart, failed, wall};
+use crate::load::{Draft, LOAD_TICKS, LOAD_WALL, Plugin, failed, wall};
 use crate::pool::{GuestState, store};
 use crate::wasi::{self, Drawn};
 
@@ -45,7 +45,7 @@ impl Host {
     /// Configures a plugin for a policy. Takes up to seconds: never call it on a worker.
     pub(crate) fn start(&self, spec: &PolicySpec, plugin: &Arc<Plugin>, config: &str) -> Result<Start, LoadError> {
         let draft = self.draft(plugin)?;
-        match apart(self.configure(spec, plugin, draft, config))?? {
+        match self.apart(self.configure(spec, plugin, draft, config))?? {
             Attempt::Image(image, answer) => Ok(Start::Image { pre: self.serving(&image)?, answer }),
             Attempt::Impossible(reason) => {
                 tracing::info!(policy = &*spec.name, plugin = &*plugin.name, "each instance is configured by itself: {reason}");

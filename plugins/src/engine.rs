@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime::component::Linker;
@@ -56,6 +57,8 @@ pub struct Host {
     pub(crate) seeds: Seeds,
     pub(crate) workers: usize,
     pub(crate) compiler: Option<Compiler>,
+    /// Whether workers serve.
+    pub(crate) serving: AtomicBool,
     cache: Cache,
     countries: Arc<Countries>,
     shared: Mutex<HashMap<String, Shared>>,
@@ -93,12 +96,18 @@ impl Host {
             seeds: Seeds::open(&options.state.join("seed"))?,
             workers: options.workers.max(1),
             compiler,
+            serving: AtomicBool::new(false),
             cache,
             countries: Arc::default(),
             shared: Mutex::default(),
             alarm: Arc::default(),
             state: options.state.clone(),
         }))
+    }
+
+    /// From now on workers serve: what is done for new builds stands far behind them.
+    pub fn serve(&self) {
+        self.serving.store(true, Ordering::Relaxed);
     }
 
     /// Raised when a call of any generation fails.

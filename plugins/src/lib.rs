@@ -41,7 +41,7 @@ mod manifest;
 mod per_worker;
 mod pieces;
 mod pool;
-mod priority;
+pub mod priority;
 mod reaper;
 pub mod rehearsal;
 mod response_when;

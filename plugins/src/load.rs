@@ -1,12 +1,13 @@
 //! From the bytes of a file to a compiled, described plugin.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
-use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::compiler::Compiler;
 use crate::decision::{Mode, Phase};
 use crate::engine::{Grade, Host};
 use crate::error::{CallError, LoadError};
@@ -14,7 +15,7 @@ use crate::guest::GuestPre;
 use crate::limits::PolicyLimits;
 use crate::manifest::Manifest;
 use crate::pool::{GuestState, store};
-use crate::priority::stand_behind;
+use crate::priority::{Behind, stand};
 use crate::{image, inspect, pieces, wasi};
 
 /// The largest plugin file.
@@ -127,7 +128,7 @@ impl Host {
         }
         inspect::check_header(bytes)?;
         let (component, obstacle) = self.compile_draft(bytes)?;
-        let (draft, imports, manifest) = apart(async {
+        let (draft, imports, manifest) = self.apart(async {
             let imports = inspect::check_type(&component)?;
             let draft = Draft { pre: GuestPre::link(&self.draft_linkers, &component)?, obstacle };
             let manifest = self.describe(name, &draft.pre).await?;
@@ -166,7 +167,7 @@ impl Host {
 
     /// A component compiled well and linked. On a worker it gives way to others, in whatever it does.
     pub(crate) fn serving(&self, component: &[u8]) -> Result<GuestPre, LoadError> {
-        match apart(async { pieces::cut(component) })? {
+        match self.apart(async { pieces::cut(component) })? {
             Ok(cut) => GuestPre::link(&self.linkers, &self.compile(Grade::Serving, &cut)?),
             // The compiler knows better what is wrong with it.
             Err(reason) => Err(self.compile(Grade::Serving, component).err().unwrap_or(LoadError::Compile(reason))),
@@ -175,7 +176,7 @@ impl Host {
 
     /// The instrumented copy, or the plugin itself and why there is no copy.
     fn compile_draft(&self, plugin: &[u8]) -> Result<(Component, Option<String>), LoadError> {
-        let refused = match apart(async { image::instrument(plugin) })? {
+        let refused = match self.apart(async { image::instrument(plugin) })? {
             Ok(instrumented) => match self.compile(Grade::Draft, &instrumented) {
                 Ok(component) => return Ok((component, None)),
                 Err(error) => error.to_string(),
@@ -195,7 +196,33 @@ impl Host {
         if let Some(compiler) = &self.compiler {
             compiler.fill_cache(engine, grade, bytes)?;
         }
-        compile(engine, bytes)
+        let failed = |error: &dyn std::fmt::Display| LoadError::Compile(format!("{error:#}"));
+        let behind = self.behind();
+        let threads = rayon::ThreadPoolBuilder::new().thread_name(|number| format!("weir-compile-{number}"));
+        let threads = threads.start_handler(move |_| stand(behind)).build().map_err(|error| failed(&error))?;
+        threads.install(|| Component::new(engine, bytes)).map_err(|error| failed(&error))
+    }
+
+    /// Works on a thread that stands behind workers and ends with it: memory that a compiler has used and freed stays with the threads that
+    /// used it.
+    pub(crate) fn apart<T: Send>(&self, work: impl Future<Output = T> + Send) -> Result<T, LoadError> {
+        let failed = |error: &dyn std::fmt::Display| LoadError::Compile(format!("cannot start a thread: {error}"));
+        let behind = self.behind();
+        let run = move || {
+            stand(behind);
+            Ok(tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(work))
+        };
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("weir-configure".to_owned()).spawn_scoped(scope, run);
+            let joined = thread.map_err(|error| failed(&error))?.join();
+            joined.map_err(|_| failed(&"it panicked"))?.map_err(|error: std::io::Error| failed(&error))
+        })
+    }
+
+    /// How far from workers a build is made ready: close while this process does not serve yet, or where nothing was left a moment ago.
+    fn behind(&self) -> Behind {
+        let is_busy = self.compiler.as_ref().is_some_and(Compiler::was_busy);
+        if is_busy || !self.serving.load(Relaxed) { Behind::Close } else { Behind::Far }
     }
 
     async fn describe(&self, name: &str, pre: &GuestPre) -> Result<Manifest, LoadError> {
@@ -218,30 +245,6 @@ impl Host {
         };
         Manifest::parse(&json)
     }
-}
-
-/// Works on a thread that stands behind workers and ends with it: memory that a compiler has used and freed stays with the threads that
-/// used it.
-pub(crate) fn apart<T: Send>(work: impl Future<Output = T> + Send) -> Result<T, LoadError> {
-    let failed = |error: &dyn std::fmt::Display| LoadError::Compile(format!("cannot start a thread: {error}"));
-    let run = || {
-        stand_behind();
-        Ok(tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(work))
-    };
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("weir-configure".to_owned()).spawn_scoped(scope, run);
-        let joined = thread.map_err(|error| failed(&error))?.join();
-        joined.map_err(|_| failed(&"it panicked"))?.map_err(|error: std::io::Error| failed(&error))
-    })
-}
-
-/// Compiles, on such threads, too.
-fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
-    let failed = |error: &dyn std::fmt::Display| LoadError::Compile(format!("{error:#}"));
-    let threads =
-        rayon::ThreadPoolBuilder::new().thread_name(|number| format!("weir-compile-{number}")).start_handler(|_| stand_behind());
-    let threads = threads.build().map_err(|error| failed(&error))?;
-    threads.install(|| Component::new(engine, bytes)).map_err(|error| failed(&error))
 }
 
 /// The error of a guest call at load time that had so many times the usual limits.

@@ -31,14 +31,30 @@ struct Attributes {
     period: u64,
 }
 
-/// Of a thread that stands behind. It gets a tenth of a processor that others want, and no less: it may hold what they wait for.
-const NICE: i32 = 10;
+/// How far a thread stands behind workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// It gets a seventieth of a processor that others want: they hardly notice it.
+    Far,
+    /// It gets a tenth: somebody waits for what it does, or nothing would be left for it.
+    Close,
+}
 
-/// This thread, and those that it starts, work beside workers, which go first: whoever wakes waits for a moment of it, not for
-/// milliseconds, and what it had of the processor counts ten times. Where the system knows no such thing, workers wait for it longer.
-pub(crate) fn stand_behind() {
-    let _ = setpriority_process(None, NICE);
-    let _ = run_briefly();
+impl Behind {
+    const fn nice(self) -> i32 {
+        match self {
+            Self::Far => 19,
+            Self::Close => 10,
+        }
+    }
+}
+
+/// This thread, and those that it starts, work behind workers, which go first: whoever wakes has the processor at once, because it wants it
+/// for a shorter time. It does not stand back altogether, since it may hold what others wait for. Where the system knows no such thing
+/// (before Linux 6.12) `nice` alone must do.
+pub fn stand(behind: Behind) {
+    let _ = setpriority_process(None, behind.nice());
+    let _ = run_for(WHILE);
 }
 
 /// This thread runs for a moment at a time, the shortest that the system knows, instead of milliseconds. So it goes before whoever runs
@@ -47,17 +63,23 @@ pub(crate) fn stand_behind() {
 /// # Errors
 /// The system's. Nothing has changed then.
 pub(crate) fn run_briefly() -> std::io::Result<()> {
+    run_for(MOMENT)
+}
+
+fn run_for(runtime: u64) -> std::io::Result<()> {
     let size = u32::try_from(size_of::<Attributes>()).unwrap_or(0);
     // The operator may have had his reasons.
     let nice = getpriority_process(None)?;
-    let attributes = Attributes { size, policy: 0, flags: 0, nice, priority: 0, runtime: MOMENT, deadline: 0, period: 0 };
+    let attributes = Attributes { size, policy: 0, flags: 0, nice, priority: 0, runtime, deadline: 0, period: 0 };
     // SAFETY: the call reads one `sched_attr` of the size that it names, which lives until it returns, and changes nothing but how this
     // thread is scheduled. The C library has no function for it.
     let answer = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
     if answer == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
+/// The shortest and the longest that a thread may ask for, in nanoseconds.
 const MOMENT: u64 = 100_000;
+const WHILE: u64 = 100_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -78,10 +100,12 @@ mod tests {
         let nice = || getpriority_process(None).unwrap();
         let before = nice();
         let run = move || {
-            stand_behind();
-            std::thread::spawn(nice).join().unwrap()
+            stand(Behind::Close);
+            let close = std::thread::spawn(nice).join().unwrap();
+            stand(Behind::Far);
+            (close, std::thread::spawn(nice).join().unwrap())
         };
-        assert_eq!(std::thread::spawn(run).join().unwrap(), before.max(NICE));
+        assert_eq!(std::thread::spawn(run).join().unwrap(), (before.max(10), 19));
         assert_eq!(nice(), before, "this one does not");
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::pool::Instance;
-use crate::priority::stand_behind;
+use crate::priority::{Behind, stand};
 
 /// Instances that wait for their end. Beyond it a worker destroys its own: whoever makes them faster than they end pays for it.
 const WAITING: usize = 64;
@@ -79,7 +79,7 @@ impl Drop for Busy {
 fn start() -> Option<SyncSender<Instance>> {
     let (queue, waiting) = sync_channel::<Instance>(WAITING);
     let run = move || {
-        stand_behind();
+        stand(Behind::Close);
         for instance in waiting {
             let busy = Busy::begin();
             drop(instance);

@@ -3,8 +3,9 @@
 use std::io;
 
 use tokio::sync::oneshot;
+use weir_plugins::priority::{Behind, stand};
 
-/// Does it on a thread of its own, which ends with it. The result does not come when the work panics.
+/// Does it on a thread of its own, which stands behind workers and ends with it. The result does not come when the work panics.
 ///
 /// # Errors
 /// The system starts no thread.
@@ -16,7 +17,10 @@ where
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let (reply, result) = oneshot::channel();
     // Whoever asked may have gone.
-    let run = move || drop(reply.send(runtime.block_on(work())));
+    let run = move || {
+        stand(Behind::Close);
+        drop(reply.send(runtime.block_on(work())));
+    };
     std::thread::Builder::new().name(name.to_owned()).spawn(run)?;
     Ok(result)
 }

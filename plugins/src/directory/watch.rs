@@ -13,6 +13,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use super::look::{self, MAX_FILES, ReadError, list, read};
 use super::settle::{QUIET, Settler};
 use crate::inspect::is_cut;
+use crate::priority::{Behind, stand};
 
 /// File systems without events (NFS, some containers) are seen by this.
 const RESCAN: Duration = Duration::from_secs(30);
@@ -79,7 +80,10 @@ impl Watcher {
             orders: Arc::clone(&orders),
             wake: wake.clone(),
         };
-        let run = move || watching.run(&woken, &report);
+        let run = move || {
+            stand(Behind::Far);
+            watching.run(&woken, &report);
+        };
         std::thread::Builder::new()
             .name("weir-plugins".to_owned())
             .spawn(run)

@@ -113,6 +113,11 @@ impl OpenLoop {
         self.started.elapsed()
     }
 
+    /// Waits until so long after its start.
+    pub fn reach(&self, offset: Duration) {
+        std::thread::sleep((self.started + offset).saturating_duration_since(Instant::now()));
+    }
+
     /// Waits for its planned end, and answers what every request saw, in order.
     #[must_use]
     pub fn finish(self) -> Vec<Seen> {

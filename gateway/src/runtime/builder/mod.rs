@@ -98,6 +98,7 @@ impl Builder {
 
     /// This process serves now: what becomes of plugins is remembered from now on.
     pub fn serve(&mut self, config: &Config) {
+        self.host.serve();
         self.plugins.serve(config);
     }
 

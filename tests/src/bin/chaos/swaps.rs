@@ -96,7 +96,7 @@ pub(crate) fn p8(_: Kind, program: &Path, options: &Options) -> Result<Vec<Value
         quiet.extend(stage.load(rate, STRETCH).finish());
         let builds: Vec<Build> = (0..script.swaps).map(|_| stage.build()).collect();
         let load = stage.load(rate, LONGEST);
-        std::thread::sleep(BEGINNING);
+        load.reach(BEGINNING);
         for build in builds {
             times.push(stage.swap(&build)?);
         }
