@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime::component::Linker;
@@ -57,13 +57,23 @@ pub struct Host {
     pub(crate) seeds: Seeds,
     pub(crate) workers: usize,
     pub(crate) compiler: Option<Compiler>,
-    /// Whether workers serve.
-    pub(crate) serving: AtomicBool,
+    /// How many wait for a build that is needed now: the start, which serves nobody yet, and ways back.
+    pub(crate) hurries: AtomicUsize,
     cache: Cache,
     countries: Arc<Countries>,
     shared: Mutex<HashMap<String, Shared>>,
     alarm: Arc<Alarm>,
     state: PathBuf,
+}
+
+/// Somebody waits for a build.
+#[derive(Debug)]
+pub struct Hurry(Arc<Host>);
+
+impl Drop for Hurry {
+    fn drop(&mut self) {
+        self.0.hurries.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl std::fmt::Debug for Host {
@@ -96,7 +106,7 @@ impl Host {
             seeds: Seeds::open(&options.state.join("seed"))?,
             workers: options.workers.max(1),
             compiler,
-            serving: AtomicBool::new(false),
+            hurries: AtomicUsize::new(0),
             cache,
             countries: Arc::default(),
             shared: Mutex::default(),
@@ -105,9 +115,11 @@ impl Host {
         }))
     }
 
-    /// From now on workers serve: what is done for new builds stands far behind them.
-    pub fn serve(&self) {
-        self.serving.store(true, Ordering::Relaxed);
+    /// Until it is dropped, what is done for builds stands close behind workers instead of far: somebody needs one now.
+    #[must_use]
+    pub fn hurry(self: &Arc<Self>) -> Hurry {
+        self.hurries.fetch_add(1, Ordering::Relaxed);
+        Hurry(Arc::clone(self))
     }
 
     /// Raised when a call of any generation fails.

@@ -57,7 +57,7 @@ pub use candidate::{Candidate, Trial, TrialMode};
 pub use chain::{Chain, Refusal, Reply, Verdict};
 pub use contract::{NEWEST, SUPPORTED};
 pub use decision::{Decision, Finding, Mode, OnError, OnOverflow, Phase, PolicyVersion, VerdictKind};
-pub use engine::{Host, HostOptions};
+pub use engine::{Host, HostOptions, Hurry};
 pub use error::{CallError, LoadError};
 pub use exchange::{ConnectionFacts, Exchange, Outcome, ResponseHead, TraceContext};
 pub use gate::{Admission, Alarm};

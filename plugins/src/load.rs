@@ -219,10 +219,10 @@ impl Host {
         })
     }
 
-    /// How far from workers a build is made ready: close while this process does not serve yet, or where nothing was left a moment ago.
+    /// How far from workers a build is made ready: close when somebody needs it now, or where nothing was left a moment ago.
     fn behind(&self) -> Behind {
         let is_busy = self.compiler.as_ref().is_some_and(Compiler::was_busy);
-        if is_busy || !self.serving.load(Relaxed) { Behind::Close } else { Behind::Far }
+        if is_busy || self.hurries.load(Relaxed) > 0 { Behind::Close } else { Behind::Far }
     }
 
     async fn describe(&self, name: &str, pre: &GuestPre) -> Result<Manifest, LoadError> {

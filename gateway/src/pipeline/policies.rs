@@ -81,11 +81,11 @@ async fn ask(
     if chain.wants(Phase::RequestBody) && !body.is_end_stream() {
         let (window, complete) =
             body.window(chain.request_window()).await.map_err(|error| Failure::ClientBody(BodyFault::of(&error)))?;
+        *clock = Instant::now();
         // Only the end of it was still to come.
         if complete && window.is_empty() {
             return Ok(Verdict::Continue);
         }
-        *clock = Instant::now();
         return Ok(chain.request_body(&mut finish.exchange, &window, complete, clock).await);
     }
     Ok(Verdict::Continue)

@@ -1,5 +1,7 @@
 //! What a policy sees of a request body, and what becomes of a body that is longer than its window.
 
+use std::time::Duration;
+
 use weir_tests::{Answer, Gateway, Request, Setup, Upstream};
 
 /// Bytes the policy asks for.
@@ -178,4 +180,21 @@ fn the_pieces_in_which_a_body_comes_change_no_verdict() {
             }
         }
     }
+}
+
+/// Nothing but the end of the body came after its head, and late.
+#[test]
+fn what_a_server_takes_is_counted_from_the_body_on_that_was_waited_for() {
+    const LATE: Duration = Duration::from_millis(1200);
+    let origin = Upstream::text("ok");
+    let gateway = gateway(&origin, "");
+    let mut client = gateway.connect();
+    assert_eq!(client.ask(&Request::get("/")).unwrap().status, 200, "a connection is kept");
+    client.send("POST /late HTTP/1.1\r\nhost: site.test\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+    std::thread::sleep(LATE);
+    client.send("0\r\n\r\n").unwrap();
+    assert_eq!(client.answer().unwrap().status, 200);
+    let line = gateway.log_where(|line| line["path"] == "/late");
+    let (attempt, whole) = (line["attempts"][0]["ms"].as_f64().unwrap(), line["duration_ms"].as_f64().unwrap());
+    assert!(whole >= LATE.as_secs_f64() * 1e3 && attempt <= whole - LATE.as_secs_f64() * 1e3, "{attempt} of {whole}");
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustls::server::ProducesTickets;
 use tokio::task::JoinSet;
 use weir_plugins::capability::geoip::Database;
-use weir_plugins::{Chain, Host};
+use weir_plugins::{Chain, Host, Hurry};
 
 pub use run::{Event, run};
 
@@ -51,6 +51,8 @@ pub struct Builder {
     tickets: Arc<Tickets>,
     ticketer: Arc<dyn ProducesTickets>,
     generation: u64,
+    /// While nobody is served.
+    starting: Option<Hurry>,
 }
 
 impl Builder {
@@ -62,7 +64,8 @@ impl Builder {
         let plugins = Plugins::new(Arc::clone(&host));
         let tickets = Arc::new(Tickets::new(keys)?);
         let ticketer = Arc::<Tickets>::clone(&tickets);
-        Ok(Self { host, plugins, trials: Trials::default(), groups: Groups::default(), tickets, ticketer, generation: 0 })
+        let (trials, groups, starting) = (Trials::default(), Groups::default(), Some(host.hurry()));
+        Ok(Self { host, plugins, trials, groups, tickets, ticketer, generation: 0, starting })
     }
 
     /// The ticket keys, for a successor.
@@ -98,7 +101,7 @@ impl Builder {
 
     /// This process serves now: what becomes of plugins is remembered from now on.
     pub fn serve(&mut self, config: &Config) {
-        self.host.serve();
+        self.starting = None;
         self.plugins.serve(config);
     }
 

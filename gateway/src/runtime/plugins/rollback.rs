@@ -97,6 +97,7 @@ impl Plugins {
     }
 
     async fn restorable(&self, name: &str, config: &Config) -> Result<Restorable, RollbackError> {
+        let _hurry = self.host.hurry();
         let slot = self.slots.get(name).ok_or_else(|| RollbackError::NoSuchPlugin(name.to_owned()))?;
         let Some(mark) = slot.record.restorable() else {
             let reason = match (&slot.record.live, &slot.record.held) {
