@@ -53,7 +53,8 @@ impl Behind {
 /// for a shorter time. It does not stand back altogether, since it may hold what others wait for. Where the system knows no such thing
 /// (before Linux 6.12) `nice` alone must do.
 pub fn stand(behind: Behind) {
-    let _ = setpriority_process(None, behind.nice());
+    // The operator may have made all of this nicer.
+    let _ = getpriority_process(None).and_then(|own| setpriority_process(None, own.max(behind.nice())));
     let _ = run_for(WHILE);
 }
 
@@ -103,9 +104,10 @@ mod tests {
             stand(Behind::Close);
             let close = std::thread::spawn(nice).join().unwrap();
             stand(Behind::Far);
+            stand(Behind::Close);
             (close, std::thread::spawn(nice).join().unwrap())
         };
-        assert_eq!(std::thread::spawn(run).join().unwrap(), (before.max(10), 19));
+        assert_eq!(std::thread::spawn(run).join().unwrap(), (before.max(10), 19), "whoever is far stays there");
         assert_eq!(nice(), before, "this one does not");
     }
 

@@ -178,20 +178,26 @@ fn a_rollback_that_cannot_be_done_says_why() {
     assert!(told.stderr.contains("error: nothing to roll back to") && told.stderr.contains("hint: "), "{}", told.stderr);
 }
 
+/// The policy `hello`, which has a build to go back to, and a plugin whose policies take half a second each to be configured.
+fn slow_to_configure(origin: &Upstream) -> Gateway {
+    let slow = fs::read(wasm::guest("configures")).unwrap();
+    let gateway = Setup::before(origin).guest("hello", PATIENT).file("plugins/slow.wasm", slow).start();
+    swap(&gateway, "noop");
+    gateway
+}
+
+/// So many policies of that plugin.
+fn slow(policies: usize) -> String {
+    let config = "plugin = \"slow\"\ngrants = [\"kv\"]\nconfig = { rounds = 300_000_000 }";
+    (0..policies).map(|number| format!("\n[policy.slow{number}]\n{config}\n")).collect()
+}
+
 /// A configuration with many policies, or large ones, takes as long as their compiler.
 #[test]
 fn a_rollback_does_not_wait_for_a_configuration_that_is_being_prepared() {
-    const SLOW: usize = 6;
     let origin = Upstream::text("ok");
-    let slow = fs::read(wasm::guest("configures")).unwrap();
-    let gateway = Setup::before(&origin).guest("hello", PATIENT).file("plugins/slow.wasm", slow).start();
-    swap(&gateway, "noop");
-    let slow = |number| {
-        format!(
-            "[policy.slow{number}]\nplugin = \"slow\"\ngrants = [\"kv\"]\nconfig = {{ rounds = 300_000_000, name = \"{number}\" }}\n"
-        )
-    };
-    gateway.rewrite(|text| (0..SLOW).fold(text.to_owned(), |text, number| text + &slow(number)));
+    let gateway = slow_to_configure(&origin);
+    gateway.rewrite(|text| text.to_owned() + &slow(6));
     std::thread::scope(|scope| {
         let reload = scope.spawn(|| gateway.admin("POST /v1/reload"));
         eventually(LONG, "policies are being prepared", || gateway.has_thread("weir-prepare"));
@@ -203,7 +209,27 @@ fn a_rollback_does_not_wait_for_a_configuration_that_is_being_prepared() {
     });
     assert!(greets(&gateway), "the configuration came to the plugins as they were by then");
     let policies = gateway.plugin("slow")[0]["policies"].as_array().map(Vec::len);
-    assert_eq!(policies, Some(SLOW));
+    assert_eq!(policies, Some(6));
+}
+
+/// The plugins have changed while it was prepared, and so has the file, which is read again for that.
+#[test]
+fn all_who_wait_for_a_configuration_are_told_that_it_has_become_a_bad_one() {
+    let origin = Upstream::text("ok");
+    let gateway = slow_to_configure(&origin);
+    gateway.rewrite(|text| text.to_owned() + &slow(3));
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| gateway.admin("POST /v1/reload"));
+        eventually(LONG, "policies are being prepared", || gateway.has_thread("weir-prepare"));
+        gateway.rewrite(|text| text.to_owned() + "\nnonsense = 1\n");
+        let second = scope.spawn(|| gateway.admin("POST /v1/reload"));
+        assert_eq!(gateway.admin("POST /v1/plugins/hello/rollback").status, 200);
+        for told in [first, second] {
+            let answer = told.join().unwrap();
+            assert!(answer.status == 422 && answer.text().contains("nonsense"), "{}", answer.text());
+        }
+    });
+    assert!(greets(&gateway), "what was running keeps running");
 }
 
 #[test]

@@ -281,13 +281,9 @@ impl<P: Fn(&Arc<Snapshot>)> State<P> {
         }
         let snapshot = self.builder.finish(building, prepared, Duration::ZERO).await;
         self.reloaded(snapshot.map(|snapshot| (snapshot, files)), replies);
-        if !self.waiting.is_empty() {
-            let waiting = std::mem::take(&mut self.waiting);
-            self.reload(waiting);
-        }
     }
 
-    /// A new configuration is ready, or refused.
+    /// A new configuration is ready, or refused. It is the turn of those who asked meanwhile.
     fn reloaded(&mut self, result: Result<(Arc<Snapshot>, Watched), Errors>, replies: Vec<Reply>) {
         self.metrics.reload(result.is_ok());
         let result = result.map(|(snapshot, files)| {
@@ -310,6 +306,10 @@ impl<P: Fn(&Arc<Snapshot>)> State<P> {
         for reply in replies {
             // Whoever asked may have gone.
             drop(reply.send(result.clone()));
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        if !waiting.is_empty() {
+            self.reload(waiting);
         }
     }
 
