@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime::component::Linker;
@@ -57,7 +57,9 @@ pub struct Host {
     pub(crate) seeds: Seeds,
     pub(crate) workers: usize,
     pub(crate) compiler: Option<Compiler>,
-    /// How many wait for a build that is needed now: the start, which serves nobody yet, and ways back.
+    /// Whether workers serve, behind whom builds are made ready.
+    pub(crate) serving: AtomicBool,
+    /// How many wait for a build all the same.
     pub(crate) hurries: AtomicUsize,
     cache: Cache,
     countries: Arc<Countries>,
@@ -106,6 +108,7 @@ impl Host {
             seeds: Seeds::open(&options.state.join("seed"))?,
             workers: options.workers.max(1),
             compiler,
+            serving: AtomicBool::new(false),
             hurries: AtomicUsize::new(0),
             cache,
             countries: Arc::default(),
@@ -113,6 +116,11 @@ impl Host {
             alarm: Arc::default(),
             state: options.state.clone(),
         }))
+    }
+
+    /// From now on workers serve: what is done for builds stands far behind them.
+    pub fn serve(&self) {
+        self.serving.store(true, Ordering::Relaxed);
     }
 
     /// Until it is dropped, what is done for builds stands close behind workers instead of far: somebody needs one now.

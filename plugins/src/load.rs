@@ -219,10 +219,11 @@ impl Host {
         })
     }
 
-    /// How far from workers a build is made ready: close when somebody needs it now, or where nothing was left a moment ago.
+    /// How far from workers a build is made ready: close when none serve, when somebody needs it now, or where nothing was left a moment ago.
     fn behind(&self) -> Behind {
         let is_busy = self.compiler.as_ref().is_some_and(Compiler::was_busy);
-        if is_busy || self.hurries.load(Relaxed) > 0 { Behind::Close } else { Behind::Far }
+        let is_wanted = !self.serving.load(Relaxed) || self.hurries.load(Relaxed) > 0;
+        if is_busy || is_wanted { Behind::Close } else { Behind::Far }
     }
 
     async fn describe(&self, name: &str, pre: &GuestPre) -> Result<Manifest, LoadError> {

@@ -292,15 +292,30 @@ impl Gateway {
         Duration::from_millis(10 * ticks)
     }
 
+    /// Its threads: their names, and how nice they are.
+    ///
+    /// # Panics
+    /// The process is gone.
+    #[must_use]
+    pub fn threads(&self) -> Vec<(String, i32)> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("a running process").flatten();
+        let thread = |entry: fs::DirEntry| {
+            // One may end while they are listed.
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            let (name, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
+            // The 19th field of `proc_pid_stat(5)`; `rest` begins with the third.
+            Some((name.to_owned(), rest.split_whitespace().nth(16)?.parse().ok()?))
+        };
+        threads.filter_map(thread).collect()
+    }
+
     /// Whether one of its threads has this name.
     ///
     /// # Panics
     /// The process is gone.
     #[must_use]
     pub fn has_thread(&self, name: &str) -> bool {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("a running process").flatten();
-        // One may end while they are listed.
-        threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok()).any(|own| own.trim() == name)
+        self.threads().iter().any(|(own, _)| own == name)
     }
 
     /// A sample of the metrics by its name and labels; 0 when there is none.

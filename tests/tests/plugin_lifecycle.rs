@@ -178,26 +178,22 @@ fn a_rollback_that_cannot_be_done_says_why() {
     assert!(told.stderr.contains("error: nothing to roll back to") && told.stderr.contains("hint: "), "{}", told.stderr);
 }
 
-/// The policy `hello`, which has a build to go back to, and a plugin whose policies take half a second each to be configured.
-fn slow_to_configure(origin: &Upstream) -> Gateway {
+/// The policy `hello`, which has a build to go back to, and a file with so many new policies, which take half a second each to be configured.
+fn with_slow_policies(origin: &Upstream, count: usize) -> Gateway {
     let slow = fs::read(wasm::guest("configures")).unwrap();
     let gateway = Setup::before(origin).guest("hello", PATIENT).file("plugins/slow.wasm", slow).start();
     swap(&gateway, "noop");
-    gateway
-}
-
-/// So many policies of that plugin.
-fn slow(policies: usize) -> String {
     let config = "plugin = \"slow\"\ngrants = [\"kv\"]\nconfig = { rounds = 300_000_000 }";
-    (0..policies).map(|number| format!("\n[policy.slow{number}]\n{config}\n")).collect()
+    let policies: String = (0..count).map(|number| format!("\n[policy.slow{number}]\n{config}\n")).collect();
+    gateway.rewrite(|text| text.to_owned() + &policies);
+    gateway
 }
 
 /// A configuration with many policies, or large ones, takes as long as their compiler.
 #[test]
 fn a_rollback_does_not_wait_for_a_configuration_that_is_being_prepared() {
     let origin = Upstream::text("ok");
-    let gateway = slow_to_configure(&origin);
-    gateway.rewrite(|text| text.to_owned() + &slow(6));
+    let gateway = with_slow_policies(&origin, 6);
     std::thread::scope(|scope| {
         let reload = scope.spawn(|| gateway.admin("POST /v1/reload"));
         eventually(LONG, "policies are being prepared", || gateway.has_thread("weir-prepare"));
@@ -216,8 +212,7 @@ fn a_rollback_does_not_wait_for_a_configuration_that_is_being_prepared() {
 #[test]
 fn all_who_wait_for_a_configuration_are_told_that_it_has_become_a_bad_one() {
     let origin = Upstream::text("ok");
-    let gateway = slow_to_configure(&origin);
-    gateway.rewrite(|text| text.to_owned() + &slow(3));
+    let gateway = with_slow_policies(&origin, 3);
     std::thread::scope(|scope| {
         let first = scope.spawn(|| gateway.admin("POST /v1/reload"));
         eventually(LONG, "policies are being prepared", || gateway.has_thread("weir-prepare"));

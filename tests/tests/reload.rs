@@ -6,7 +6,7 @@ use serde_json::Value;
 use weir_tests::load::Load;
 use weir_tests::setup::site;
 use weir_tests::tls::{Authority, Kind};
-use weir_tests::{Answer, Connection, Gateway, LONG, Reply, Request, Setup, Upstream, eventually};
+use weir_tests::{Answer, Connection, Gateway, LONG, Reply, Request, Setup, Upstream, eventually, wasm};
 
 fn json(answer: &Answer) -> Value {
     serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", answer.text()))
@@ -116,12 +116,33 @@ fn reload_by_request_answers_the_generation_now_live() {
     assert_eq!(gateway.get("/").text(), "two", "at once, not a moment later");
 }
 
+/// What a reload starts for good must not have inherited that from the threads that load plugins.
+#[test]
+fn threads_that_load_plugins_stand_behind_workers_and_no_others_do() {
+    // The fourth one watches the plugin directory for `weir-plugins`, the last one, without a name, is that of wasmtime's cache.
+    const NICER: [&str; 5] = ["weir-plugins", "weir-reaper", "weir-judge", "notify-rs inoti", "weir"];
+    let origin = Upstream::text("ok");
+    let gateway = Setup::before(&origin).guest("hello", "").start();
+    let file = gateway.plugin_file("hello");
+    wasm::move_over(&std::fs::read(wasm::guest("noop")).unwrap(), &file);
+    let digest = wasm::digest(&file);
+    eventually(LONG, "the new build is live", || gateway.is_live("hello", &digest));
+    assert_eq!(gateway.command("plugin rollback hello").code, Some(0));
+    gateway.rewrite(|text| text.replace("[telemetry]\n", "[telemetry]\notlp = \"http://127.0.0.1:9\"\n"));
+    assert_eq!(gateway.admin("POST /v1/reload").status, 200);
+    assert!(gateway.has_thread("weir-otlp"), "begun by the reload");
+    let own = gateway.threads().iter().find(|(name, _)| name == "weir-worker-0").unwrap().1;
+    let nicer: Vec<_> = gateway.threads().into_iter().filter(|(_, nice)| *nice > own).map(|(name, _)| name).collect();
+    assert!(nicer.contains(&"weir-plugins".to_owned()), "{nicer:?}");
+    assert!(nicer.iter().all(|name| NICER.contains(&&**name)), "{nicer:?}");
+}
+
 /// Who asks while a configuration is being prepared gets the one that is in the files then.
 #[test]
 fn a_reload_by_request_while_another_is_under_way_sees_what_has_changed_since() {
     const SLOW: &str = "[policy.slow]\nplugin = \"slow\"\ngrants = [\"kv\"]\nconfig = { rounds = 300_000_000 }\n";
     let (one, two) = (Upstream::text("one"), Upstream::text("two"));
-    let slow = std::fs::read(weir_tests::wasm::guest("configures")).unwrap();
+    let slow = std::fs::read(wasm::guest("configures")).unwrap();
     let gateway = Setup::before(&one).file("plugins/slow.wasm", slow).start();
     gateway.rewrite(|text| format!("{text}\n{SLOW}"));
     std::thread::scope(|scope| {
@@ -167,7 +188,7 @@ fn a_bad_file_is_refused_with_all_its_mistakes_and_the_old_one_stays() {
 #[test]
 fn a_policy_can_be_added_changed_and_removed() {
     let origin = Upstream::text("ok");
-    let plugin = std::fs::read(weir_tests::wasm::policy("agent-acl")).unwrap();
+    let plugin = std::fs::read(wasm::policy("agent-acl")).unwrap();
     let gateway = Setup::before(&origin).file("plugins/agent-acl.wasm", plugin).start();
     let policy = |model: &str| format!("\n[policy.acl]\nplugin = \"agent-acl\"\nconfig = {{ model = \"{model}\" }}\n");
     let plain = std::fs::read_to_string(gateway.config()).unwrap();

@@ -11,7 +11,6 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
-use weir_plugins::priority::{Behind, stand};
 use weir_plugins::{Host, HostOptions};
 
 use super::builder::{self, Builder, Event};
@@ -273,7 +272,6 @@ fn spawn_builder(
     let runtime = runtime()?;
     let shared = Arc::clone(shared);
     let run = move || {
-        stand(Behind::Close);
         let metrics = Arc::clone(shared.recorder.metrics());
         metrics.config_generation(snapshot.generation);
         let publish = |new: &Arc<Snapshot>| {

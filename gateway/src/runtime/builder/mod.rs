@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustls::server::ProducesTickets;
 use tokio::task::JoinSet;
 use weir_plugins::capability::geoip::Database;
-use weir_plugins::{Chain, Host, Hurry};
+use weir_plugins::{Chain, Host};
 
 pub use run::{Event, run};
 
@@ -51,8 +51,6 @@ pub struct Builder {
     tickets: Arc<Tickets>,
     ticketer: Arc<dyn ProducesTickets>,
     generation: u64,
-    /// While nobody is served.
-    starting: Option<Hurry>,
 }
 
 impl Builder {
@@ -64,8 +62,7 @@ impl Builder {
         let plugins = Plugins::new(Arc::clone(&host));
         let tickets = Arc::new(Tickets::new(keys)?);
         let ticketer = Arc::<Tickets>::clone(&tickets);
-        let (trials, groups, starting) = (Trials::default(), Groups::default(), Some(host.hurry()));
-        Ok(Self { host, plugins, trials, groups, tickets, ticketer, generation: 0, starting })
+        Ok(Self { host, plugins, trials: Trials::default(), groups: Groups::default(), tickets, ticketer, generation: 0 })
     }
 
     /// The ticket keys, for a successor.
@@ -101,7 +98,7 @@ impl Builder {
 
     /// This process serves now: what becomes of plugins is remembered from now on.
     pub fn serve(&mut self, config: &Config) {
-        self.starting = None;
+        self.host.serve();
         self.plugins.serve(config);
     }
 
