@@ -59,12 +59,12 @@ fn the_stack_has_a_limit() {
 #[test]
 fn calls_at_once_have_a_limit() {
     let stage = Stage::with("instances = 2, wall = \"15s\"");
+    assert_eq!(stage.gateway.metric("weir_policy_instances"), 1.0, "one is warm, and the other is made when it is needed");
     std::thread::scope(|scope| {
         let held = [0; 2].map(|_: i32| scope.spawn(|| stage.done("request sleep 3000").1));
-        eventually(LONG, "both instances are taken", || {
-            let answer = stage.ask("request sleep 0");
-            answer.status == 503 && stage.gateway.log_of(&answer)["reason"] == "policy_exhausted"
-        });
+        // Asking would take one of the two for a moment.
+        eventually(LONG, "both instances are taken", || stage.gateway.metric("weir_policy_instances") == 2.0);
+        stage.fails("request sleep 0", &["policy_exhausted"]);
         assert_eq!(held.map(|held| held.join().unwrap()), [3000, 3000], "those within the limit are not disturbed");
     });
     assert_eq!(stage.done("request sleep 0").1, 0);
