@@ -115,6 +115,31 @@ fn a_rollback_works_after_a_restart() {
 }
 
 #[test]
+fn a_configuration_that_is_being_edited_keeps_nobody_from_the_way_back() {
+    let origin = Upstream::text("ok");
+    let gateway = greeting(&origin);
+    let old = wasm::digest(&gateway.plugin_file("hello"));
+    swap(&gateway, "noop");
+    gateway.rewrite(|text| format!("{text}[upstream.new]\nservers = [\"to be filled in\"]\n"));
+    assert_eq!(gateway.command("check").code, Some(1), "it is not whole");
+    let listed = gateway.command("plugins");
+    assert!(listed.stdout.contains("previous"), "{}", listed.text());
+    let refused = gateway.command("plugin abandon hello");
+    assert!(
+        !refused.stderr.contains("upstream.new") && refused.stderr.contains("what runs"),
+        "the gateway says so: {}",
+        refused.text()
+    );
+    let done = gateway.command("plugin rollback hello");
+    assert_eq!((done.code, gateway.is_live("hello", &old)), (Some(0), true), "{}", done.text());
+
+    gateway.rewrite(|text| text.replace("[server]", "[server]\nadmin = \"nowhere\""));
+    let lost = gateway.command("plugins");
+    assert_eq!(lost.code, Some(1));
+    assert!(lost.stderr.contains("server.admin") && !lost.stderr.contains("upstream.new"), "{}", lost.text());
+}
+
+#[test]
 fn a_damaged_private_copy_is_noticed_and_replaced_where_it_can_be() {
     let origin = Upstream::text("ok");
     let mut gateway = greeting(&origin);

@@ -223,7 +223,7 @@ fn unpack(directory: &Path, json: bool) -> ExitCode {
 fn reload(path: &Path, json: bool) -> ExitCode {
     let address = match config::load(path) {
         Ok(config) => config.server.admin,
-        // A file that does not check still tells where the running gateway is, unless that is what is wrong.
+        // The gateway would refuse it too.
         Err(errors) => return refuse(&errors),
     };
     match admin::call(&address, "POST", "/v1/reload") {

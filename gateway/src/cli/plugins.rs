@@ -10,11 +10,11 @@ use crate::{admin, config};
 
 /// Asks the running gateway and prints a table, or its JSON.
 pub(super) fn show(path: &Path, json: bool) -> ExitCode {
-    let config = match config::load(path) {
-        Ok(config) => config,
+    let address = match config::admin_address(path) {
+        Ok(address) => address,
         Err(errors) => return refuse(&errors),
     };
-    match admin::call(&config.server.admin, "GET", "/v1/plugins") {
+    match admin::call(&address, "GET", "/v1/plugins") {
         Ok((200, answer)) if json => {
             print::out(&answer.to_string());
             ExitCode::SUCCESS
@@ -30,14 +30,14 @@ pub(super) fn show(path: &Path, json: bool) -> ExitCode {
 
 /// Has the running gateway restore the build of a plugin that was live before.
 pub(super) fn roll_back(path: &Path, name: &str, json: bool) -> ExitCode {
-    let config = match config::load(path) {
-        Ok(config) => config,
+    let address = match config::admin_address(path) {
+        Ok(address) => address,
         Err(errors) => return refuse(&errors),
     };
     if name.is_empty() {
         return fail(&format!("not a name ({name:?})"), "`weir plugins` lists the plugins and the policies that use them");
     }
-    match admin::call(&config.server.admin, "POST", &format!("/v1/plugins/{}/rollback", encoded(name))) {
+    match admin::call(&address, "POST", &format!("/v1/plugins/{}/rollback", encoded(name))) {
         Ok((200, answer)) => {
             print::out(&if json { answer.to_string() } else { rolled_back(&answer) });
             ExitCode::SUCCESS

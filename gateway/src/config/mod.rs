@@ -35,7 +35,7 @@ pub use error::{Error, Errors, Location};
 pub use limits::Limits;
 pub use listener::{Certificate, GeoIp, Listener};
 pub use policy::{HttpOut, Isolation, Mode, OnError, OnOverflow, Policy, PolicyLimits, Quarantine, parse_limits};
-pub use resolve::{Config, load, parse};
+pub use resolve::{Config, admin_address, load, parse};
 pub use server::{AccessLog, AdminAddress, Server, Telemetry};
 pub use site::Site;
 pub use upstream::{Failback, Health, MAX_RETRY_ATTEMPTS, Retry, Timeouts, Upstream, UpstreamServer, UpstreamTls};

@@ -13,7 +13,7 @@ use super::listener::{Certificate, GeoIp, Listener};
 use super::plugin::{self, Plugin};
 use super::policy::Policy;
 use super::reader::{Located, Reader};
-use super::server::{Server, Telemetry};
+use super::server::{AdminAddress, Server, Telemetry};
 use super::site::{Site, SiteDraft};
 use super::source::{self, Source};
 use super::upstream::Upstream;
@@ -94,6 +94,21 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
     Ok(config(path, read_from, main, draft))
 }
 
+/// Where the admin API of the gateway that runs with this file listens. Only `[server]` has to be right: somebody may be editing the rest.
+///
+/// # Errors
+///
+/// Every mistake in `[server]`, or the one reason why the file cannot be read or is no TOML.
+pub fn admin_address(path: &Path) -> Result<AdminAddress, Errors> {
+    let text = source::read(path)?;
+    let mistakes = Mistakes::default();
+    let source = Source::new(path, &text);
+    let document = source.parse(&text)?;
+    let (server, _) = server_section(&mut Reader::new(&source, &mistakes, &document));
+    mistakes.finish(path)?;
+    Ok(server.admin)
+}
+
 /// What only the main file may hold. An item is none when it is wrong, which has been recorded.
 pub(super) struct Main {
     pub(super) server: Server,
@@ -128,9 +143,7 @@ pub(super) struct Declared<T> {
 
 fn main_file(mut reader: Reader<'_, '_>) -> (Main, Draft) {
     let mut draft = Draft::default();
-    let beside = |path: &str| reader.resolve(path);
-    let (plugins, state) = (beside(defaults::PLUGINS), beside(defaults::STATE));
-    let (server, include) = server::server(reader.table("server"), plugins, state);
+    let (server, include) = server_section(&mut reader);
     let (trusts_proxies, trusted_proxies) = reader.table("client_address").map(listener::trusted_proxies).unwrap_or_default();
     let mut plugins = BTreeMap::new();
     declare(&mut reader, "plugin", &mut plugins, plugin::plugin);
@@ -149,6 +162,11 @@ fn main_file(mut reader: Reader<'_, '_>) -> (Main, Draft) {
     shared_sections(&mut reader, &mut draft);
     reader.finish();
     (main, draft)
+}
+
+fn server_section(reader: &mut Reader<'_, '_>) -> (Server, Vec<Located<String>>) {
+    let (plugins, state) = (reader.resolve(defaults::PLUGINS), reader.resolve(defaults::STATE));
+    server::server(reader.table("server"), plugins, state)
 }
 
 fn shared_sections(reader: &mut Reader<'_, '_>, draft: &mut Draft) {

@@ -21,8 +21,8 @@ pub(in crate::cli) struct Trial {
 }
 
 pub(super) fn order(trial: &Trial, order: &str, done: &str) -> ExitCode {
-    let address = match config::load(Path::new(&trial.file.path())) {
-        Ok(config) => config.server.admin,
+    let address = match config::admin_address(Path::new(&trial.file.path())) {
+        Ok(address) => address,
         Err(errors) => return refuse(&errors),
     };
     // A name that needs escaping in a path names nothing.
