@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use rustix::process::{getpriority_process, setpriority_process};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 /// Runs only while nobody else wants the processor, from now on, with every thread that this one starts. `nice` alone is not enough: a
 /// worker that wakes would wait until the slice of whoever runs is over, which is milliseconds.
@@ -15,6 +16,26 @@ pub(crate) fn stand_back() -> std::io::Result<()> {
     // made directly because the function of musl does nothing.
     let answer = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_IDLE, &raw const none) };
     if answer == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// This thread, and those that it starts, keep to half of the processors that it may use: the one on which it is, where the system has
+/// found room for it, and those after that. They do not go from one to the other then, each time with cold caches, whenever somebody wakes.
+///
+/// # Errors
+/// The system's. Nothing has changed then.
+pub(crate) fn keep_to_half() -> std::io::Result<()> {
+    let allowed = sched_getaffinity(None)?;
+    let allowed: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor)).collect();
+    let mut half = CpuSet::new();
+    half_from(sched_getcpu(), &allowed).for_each(|processor| half.set(processor));
+    sched_setaffinity(None, &half)?;
+    Ok(())
+}
+
+/// Half of them, in a circle.
+fn half_from(here: usize, allowed: &[usize]) -> impl Iterator<Item = usize> {
+    let first = allowed.partition_point(|processor| *processor < here);
+    allowed.iter().cycle().skip(first).take(allowed.len().div_ceil(2)).copied()
 }
 
 /// What the system calls `sched_attr`, in its first version.
@@ -109,6 +130,22 @@ mod tests {
         };
         assert_eq!(std::thread::spawn(run).join().unwrap(), (before.max(10), 19), "whoever is far stays there");
         assert_eq!(nice(), before, "this one does not");
+    }
+
+    #[test]
+    fn a_thread_keeps_to_half_of_its_processors_and_those_it_starts_with_it() {
+        let half = |here, allowed: &[usize]| half_from(here, allowed).collect::<Vec<_>>();
+        assert_eq!(half(0, &[0]), [0]);
+        assert_eq!([half(0, &[0, 1]), half(1, &[0, 1])], [[0], [1]]);
+        assert_eq!(half(5, &[1, 3, 5]), [5, 1], "after the last comes the first");
+        assert_eq!(half(4, &[1, 3]), [1], "it has just been moved from one that is not allowed");
+        let processors = || sched_getaffinity(None).unwrap().count();
+        let before = processors();
+        let kept = std::thread::spawn(move || {
+            keep_to_half().unwrap();
+            std::thread::spawn(processors).join().unwrap()
+        });
+        assert_eq!((kept.join().unwrap(), processors()), (before.div_ceil(2), before));
     }
 
     #[test]

@@ -206,8 +206,9 @@ impl Plugins {
             job.loaded = Some(plugin);
             return Outcome::Again(Box::new(job));
         }
-        // Without the copy there would be no way back to it after a restart.
+        // Without the copy there would be no way back to it after a restart. Whoever judged it has written it.
         if !used.is_empty()
+            && !self.store.has(&job.digest)
             && let Err(error) = self.store.keep(&job.digest, &job.bytes)
         {
             self.refuse(&name, Some(job.digest), no_copy(&error), Again::Later);

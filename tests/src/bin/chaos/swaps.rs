@@ -41,7 +41,7 @@ const SCATTER: f64 = 3.0;
 const FILES: f64 = 3_000.0;
 const BYTES: f64 = 600.0;
 /// How long the many may take.
-const SWAPPING: Duration = Duration::from_secs(9 * 60);
+const SWAPPING: Duration = Duration::from_secs(15 * 60);
 /// How long the first answer, and a swap, may take.
 const READY: Duration = Duration::from_secs(60);
 const LIVE: Duration = Duration::from_secs(30);
