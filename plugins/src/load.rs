@@ -194,7 +194,8 @@ impl Host {
             Grade::Serving => &self.engine,
         };
         if let Some(compiler) = &self.compiler {
-            compiler.fill_cache(engine, grade, bytes)?;
+            // What it starts begins as far behind as it is itself.
+            self.apart(async { compiler.fill_cache(engine, grade, bytes) })??;
         }
         let failed = |error: &dyn std::fmt::Display| LoadError::Compile(format!("{error:#}"));
         let behind = self.behind();
