@@ -32,14 +32,16 @@ const MAX_TIME: Duration = Duration::from_secs(120);
 /// The largest plugins need about one.
 const MAX_MEMORY: u64 = 2 << 30;
 /// How often it is looked at what the process uses.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Up to so many bytes a process that stands back leaves half of the processors alone: with one of two it needs 0.5 s for a plugin of 380 KB
 /// instead of 0.4. The largest would take too long.
 const SMALL: usize = 1 << 20;
 /// A process that stands back is given so long to show that processors are free, and again after that to keep showing it.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// It has to get at least one in so many of a processor's time.
-const SHARE: u32 = 4;
+/// It has to get at least one in so many of a processor's time: what is small may use half as many of them, and what is large has to be done
+/// in time.
+const SHARE: u32 = 2;
+const SHARE_OF_SMALL: u32 = 4;
 /// While nothing was free so long ago, the next process does not stand back.
 const BUSY_FOR: Duration = Duration::from_secs(10);
 /// The unit of `/proc/PID/stat`: `USER_HZ`, which Linux fixes at 100 per second on every architecture that Rust builds for.
@@ -170,7 +172,7 @@ impl Compiler {
 
     fn compile_at(&self, pace: Pace, grade: Grade, component: &[u8]) -> Result<(), Failed> {
         let mut child = self.start(pace, grade, component).map_err(|error| Failed::System(error.to_string()))?;
-        let ended = self.wait(&mut child, pace);
+        let ended = self.wait(&mut child, pace, share(component.len()));
         let status = match ended {
             Ok(status) => status,
             Err(failed) => {
@@ -214,7 +216,7 @@ impl Compiler {
     }
 
     /// Waits for the end of the process, within its limits.
-    fn wait(&self, child: &mut Child, pace: Pace) -> Result<ExitStatus, Failed> {
+    fn wait(&self, child: &mut Child, pace: Pace, share: u32) -> Result<ExitStatus, Failed> {
         let started = Instant::now();
         // Told of its end at once, where the system can tell; else it is asked now and then.
         let end = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).ok();
@@ -225,7 +227,7 @@ impl Compiler {
                 Err(error) => return Err(Failed::System(error.to_string())),
             }
             let so_far = started.elapsed();
-            let starved = pace == Pace::StandingBack && is_starved(processor_time(child.id()), so_far);
+            let starved = pace == Pace::StandingBack && is_starved(processor_time(child.id()), so_far, share);
             if starved || so_far >= self.max_time {
                 return Err(Failed::Slow);
             }
@@ -256,8 +258,16 @@ enum Failed {
 }
 
 /// Whether a process that stands back gets next to nothing: `used` is what it had of the processors since it began.
-fn is_starved(used: Option<Duration>, so_far: Duration) -> bool {
-    so_far >= PATIENCE && used.is_some_and(|used| used < so_far / SHARE)
+fn is_starved(used: Option<Duration>, so_far: Duration, share: u32) -> bool {
+    so_far >= PATIENCE && used.is_some_and(|used| used < so_far / share)
+}
+
+const fn is_small(bytes: usize) -> bool {
+    bytes <= SMALL
+}
+
+const fn share(bytes: usize) -> u32 {
+    if is_small(bytes) { SHARE_OF_SMALL } else { SHARE }
 }
 
 /// Ends a process, and waits for that elsewhere: one that stands back has to wait for a processor even to end.
@@ -331,7 +341,7 @@ fn compile_input(arguments: &[String]) -> Result<(), (u8, String)> {
     std::io::stdin().read_to_end(&mut component).map_err(|error| system(error.to_string()))?;
     let grade = if grade == Grade::Draft.name() { Grade::Draft } else { Grade::Serving };
     let engine = grade.compiler(Path::new(cache), reservation).map_err(system)?;
-    if stands_back && component.len() <= SMALL {
+    if stands_back && is_small(component.len()) {
         // Where it may not it has all of them.
         let _ = keep_to_half();
     }
@@ -404,11 +414,16 @@ mod tests {
     #[test]
     fn what_gets_next_to_nothing_is_starved_once_it_had_the_time_to_show() {
         let millis = Duration::from_millis;
-        let cases = [(0, 100, false), (0, 200, true), (49, 200, true), (50, 200, false), (200, 1_000, true), (300, 1_000, false)];
-        for (used, so_far, starved) in cases {
-            assert_eq!(is_starved(Some(millis(used)), millis(so_far)), starved, "{used} of {so_far} ms");
+        let large =
+            [(0, 100, false), (0, 200, true), (99, 200, true), (100, 200, false), (400, 1_000, true), (600, 1_000, false)];
+        let small = [(0, 100, false), (0, 200, true), (49, 200, true), (50, 200, false), (200, 1_000, true), (300, 1_000, false)];
+        for (bytes, cases) in [(SMALL + 1, large), (SMALL, small)] {
+            for (used, so_far, starved) in cases {
+                let is_starved = is_starved(Some(millis(used)), millis(so_far), share(bytes));
+                assert_eq!(is_starved, starved, "{used} of {so_far} ms for {bytes} bytes");
+            }
         }
-        assert!(!is_starved(None, Duration::from_secs(60)), "where the system does not say");
+        assert!(!is_starved(None, Duration::from_secs(60), SHARE), "where the system does not say");
     }
 
     #[test]
