@@ -8,13 +8,15 @@ use weir_tests::{Gateway, Setup, Upstream, tool};
 
 fn gateway(origin: &Upstream) -> (Gateway, String) {
     let authority = Authority::new();
+    // A machine that is busy with other scenarios lets calls wait.
+    let patient = |config: &str| format!("limits = {{ wall = \"5s\" }}\n{config}");
     let gateway = Setup::before(origin)
         .countries()
         .certificate(&authority.issue(Kind::Ecdsa, &["site.test"]))
-        .policy("acl", "agent-acl", "config = { model = \"all-traffic\" }")
-        .policy("geo", "geoip", "config = { deny = [\"KP\"] }")
-        .policy("ips", "ips", "")
-        .policy("sso", "sso-cors", "config = { public = \"site.test\", origin = \"automate.internal\" }")
+        .policy("acl", "agent-acl", &patient("config = { model = \"all-traffic\" }"))
+        .policy("geo", "geoip", &patient("config = { deny = [\"KP\"] }"))
+        .policy("ips", "ips", &patient(""))
+        .policy("sso", "sso-cors", &patient("config = { public = \"site.test\", origin = \"automate.internal\" }"))
         .start();
     let ca = gateway.directory().write("ca.pem", &authority.pem).display().to_string();
     (gateway, ca)
